@@ -1,0 +1,74 @@
+"""The configuration of a LLaMA with a computer inside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import LlamaConfig
+
+from .machine_config import MachineConfig
+
+
+@strict
+class NeuralLibConfig(LlamaConfig):
+    """A ``LlamaConfig`` plus the shape of the computer and of the heads that use it.
+
+    Attributes:
+        machine: fields of :class:`MachineConfig` on which calls are answered.
+        library: what ``library_config.json`` says of the library inside the model (programs, docstrings, symbols); the
+            instructions themselves are a buffer of the model. ``None``: no library, so nothing is ever called.
+        feature_layers: hidden states that the heads read, counted as ``output_hidden_states`` does (0 is the embedding).
+        head_width: width of the selector's and the reader's residual stream.
+        head_heads: attention heads of both; divides ``head_width``.
+        key_width: width of a program key.
+        reader_layers: bidirectional layers of the reader.
+        max_arguments: roles that the reader knows besides "none".
+        call_threshold: a call is opened where the probability of "no call" is below 1 − call_threshold.
+        reader_switch_cost: nats that a change of role between neighbouring characters costs when a labelling is decoded.
+        max_calls: calls in one sequence, after which the model goes on by itself.
+        max_steps: machine steps in one sequence, likewise.
+        disabled_programs: qualified names of programs that the model may not call.
+        end_of_turn_token_id: the token that the writer ends a turn with.
+        token_bytes: bytes in the character table (a buffer of the model).
+    """
+
+    model_type = "neurallib"
+    keys_to_ignore_at_inference = ("past_key_values", "calls", "log_likelihoods")
+
+    machine: dict[str, Any] | None = None
+    library: dict[str, Any] | None = None
+    feature_layers: list[int] | None = None
+    head_width: int = 192
+    head_heads: int = 6
+    key_width: int = 96
+    reader_layers: int = 2
+    max_arguments: int = 2
+    call_threshold: float = 0.5
+    reader_switch_cost: float = 2.0
+    max_calls: int = 64
+    max_steps: int = 100_000_000
+    disabled_programs: list[str] | None = None
+    end_of_turn_token_id: int | None = None
+    token_bytes: int = 0
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if self.machine is None:
+            self.machine = MachineConfig().to_dict()
+        if self.feature_layers is None:
+            depth = self.num_hidden_layers
+            self.feature_layers = sorted({max(1, round(depth * share)) for share in (0.27, 0.53, 0.8)})
+        super().__post_init__(**kwargs)
+
+    def validate_neurallib(self) -> None:
+        """Part of the strict validation of transformers: shapes that no model can have are refused here."""
+        if self.head_width % self.head_heads:
+            raise ValueError(f"head_width ({self.head_width}) is not a multiple of head_heads ({self.head_heads})")
+        layers = self.feature_layers or []
+        if any(not 0 <= layer <= self.num_hidden_layers for layer in layers):
+            raise ValueError(f"feature_layers {layers} must lie in 0…{self.num_hidden_layers} (num_hidden_layers)")
+        MachineConfig(**(self.machine or {}))
+
+    @property
+    def machine_config(self) -> MachineConfig:
+        return MachineConfig(**(self.machine or {}))

@@ -1,0 +1,188 @@
+"""Characters of tokens, and tokens of characters: what lets one reader and one writer serve every vocabulary.
+
+A token of a byte-level vocabulary is a string of bytes. The table of all of them is a buffer of the model (``token_bytes``,
+``token_offsets``), so that a model pulled from the Hub reads and writes characters without its tokenizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+
+class TokenizerError(ValueError):
+    """A tokenizer whose tokens cannot be turned into characters."""
+
+
+def _bytes_of_byte_level_symbols() -> dict[str, int]:
+    """The printable stand-ins that byte-level BPE (GPT-2, Llama 3, SmolLM2) uses for the 256 bytes."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    table = {chr(byte): byte for byte in printable}
+    hidden = [byte for byte in range(256) if byte not in printable]
+    table.update({chr(0x100 + position): byte for position, byte in enumerate(hidden)})
+    return table
+
+
+@dataclass(frozen=True)
+class Characters:
+    """The characters of a prefix, each with the token that begins it.
+
+    Attributes:
+        code_points: int64 [C].
+        tokens: int64 [C], position of the token in the prefix that holds the character's first byte; non-decreasing.
+        boundary: bool [C], True where a special token stands between the character and the one before.
+    """
+
+    code_points: np.ndarray
+    tokens: np.ndarray
+    boundary: np.ndarray
+
+    def text(self, start: int = 0, end: int | None = None) -> str:
+        return "".join(map(chr, self.code_points[start:end]))
+
+
+class CharacterTable:
+    """Bytes of every token: ``data[offsets[i]:offsets[i + 1]]`` are those of token i; special tokens have none.
+
+    Args:
+        data: uint8 [bytes].
+        offsets: int64 [vocabulary + 1], non-decreasing, from 0 to ``len(data)``.
+    """
+
+    def __init__(self, data: np.ndarray, offsets: np.ndarray):
+        self.data = np.ascontiguousarray(data, dtype=np.uint8)
+        self.offsets = np.ascontiguousarray(offsets, dtype=np.int64)
+
+    @classmethod
+    def from_tokenizer(cls, tokenizer: Any, vocabulary: int) -> CharacterTable:
+        """The table of a tokenizer, padded with empty tokens to the model's ``vocabulary``.
+
+        Raises:
+            TokenizerError: the tokenizer is neither byte-level nor a SentencePiece vocabulary with byte fallback.
+        """
+        symbols = _bytes_of_byte_level_symbols()
+        special = set(tokenizer.all_special_ids) | {
+            index for index, token in tokenizer.added_tokens_decoder.items() if token.special
+        }
+        tokens = tokenizer.convert_ids_to_tokens(list(range(min(len(tokenizer), vocabulary))))
+        byte_level = any(token is not None and "Ġ" in token for token in tokens)
+        pieces: list[bytes] = []
+        for index, token in enumerate(tokens):
+            if token is None or index in special:
+                pieces.append(b"")
+            elif byte_level:
+                known = all(symbol in symbols for symbol in token)
+                pieces.append(bytes(symbols[s] for s in token) if known else token.encode())
+            elif len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
+                pieces.append(bytes([int(token[3:5], 16)]))
+            else:
+                pieces.append(token.replace("▁", " ").encode())
+        if len(set(b"".join(pieces)) & set(b"0123456789")) < 10:
+            raise TokenizerError(
+                f"the vocabulary of {type(tokenizer).__name__} does not spell the ten digits; "
+                "a byte-level or SentencePiece vocabulary of a Llama is expected"
+            )
+        pieces.extend(b"" for _ in range(vocabulary - len(pieces)))
+        offsets = np.zeros(vocabulary + 1, dtype=np.int64)
+        np.cumsum([len(piece) for piece in pieces], out=offsets[1:])
+        return cls(np.frombuffer(b"".join(pieces), dtype=np.uint8), offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def bytes_of(self, token: int) -> bytes:
+        return self.data[self.offsets[token] : self.offsets[token + 1]].tobytes()
+
+    def characters(self, tokens: Sequence[int]) -> Characters:
+        """The characters that a prefix spells. Bytes that are no UTF-8 become U+FFFD, one for each broken stretch.
+
+        A special token ends the stretch before it, so that no character straddles it.
+        """
+        code_points: list[int] = []
+        owners: list[int] = []
+        boundary: list[bool] = []
+        stretch = bytearray()
+        positions: list[int] = []
+
+        def flush() -> None:
+            at = 0
+            first = True
+            for character in stretch.decode("utf-8", errors="replace"):
+                code_points.append(ord(character))
+                owners.append(positions[min(at, len(positions) - 1)])
+                boundary.append(first)
+                first = False
+                # A replacement character stands for one or more broken bytes: keep the owners in step with the rest.
+                at += 1 if character == "\ufffd" else len(character.encode())
+            stretch.clear()
+            positions.clear()
+
+        for position, token in enumerate(tokens):
+            piece = self.bytes_of(int(token)) if 0 <= int(token) < len(self) else b""
+            if not piece:
+                flush()
+            stretch += piece
+            positions.extend([position] * len(piece))
+        flush()
+        return Characters(
+            np.array(code_points, dtype=np.int64), np.array(owners, dtype=np.int64), np.array(boundary, dtype=bool)
+        )
+
+    @cached_property
+    def _tokens_of_bytes(self) -> dict[bytes, int]:
+        table: dict[bytes, int] = {}
+        for token in range(len(self)):
+            piece = self.bytes_of(token)
+            if piece and piece not in table:
+                table[piece] = token
+        return table
+
+    @cached_property
+    def _longest(self) -> int:
+        return int(np.diff(self.offsets).max(initial=0))
+
+    def cut(self, text: str) -> list[int]:
+        """Cut a text into tokens by one rule: from the left, always the longest token that fits.
+
+        Raises:
+            TokenizerError: the vocabulary cannot spell a byte of the text.
+        """
+        data = text.encode()
+        tokens: list[int] = []
+        start = 0
+        while start < len(data):
+            for end in range(min(len(data), start + self._longest), start, -1):
+                token = self._tokens_of_bytes.get(data[start:end])
+                if token is not None:
+                    tokens.append(token)
+                    start = end
+                    break
+            else:
+                raise TokenizerError(f"the vocabulary has no token for the byte {data[start]:#04x} of a result")
+        return tokens
+
+    @cached_property
+    def extending(self) -> np.ndarray:
+        """bool [vocabulary]: tokens whose first character would make a number or word before them longer.
+
+        Letters, digits, and a point or comma with a digit behind it; a byte of a longer UTF-8 character counts as a letter.
+        """
+        mask = np.zeros(len(self), dtype=bool)
+        for token in range(len(self)):
+            piece = self.bytes_of(token)
+            if not piece:
+                continue
+            first = piece[0]
+            mask[token] = (
+                first >= 0x80 or chr(first).isalnum() or (first in b".,'_" and len(piece) > 1 and chr(piece[1]).isalnum())
+            )
+        return mask
+
+    @cached_property
+    def digit_first(self) -> np.ndarray:
+        """bool [vocabulary]: tokens that begin with a decimal digit."""
+        return np.array([self.bytes_of(token)[:1].isdigit() for token in range(len(self))], dtype=bool)

@@ -1,0 +1,598 @@
+"""The exact engine: the machine on integers, for answering and for trying candidates during training.
+
+Three ways to execute the same instructions, all equal in every register, word, fault and step count:
+
+- ``reference_step`` is the definition: one instruction, straight from the table in ``operations``. It is slow and
+  drives traces, tests and the last instruction of the portable path.
+- the native path: an interpreter loop compiled by numba, over a batch of machines.
+- the portable path, where numba is not installed: basic blocks translated to Python source. It handles the usual case
+  of every instruction; at anything else (a fault, a halt, no steps left) it stops *before* the instruction and lets
+  ``reference_step`` go on. So its faults cannot differ from the definition's.
+
+Both fast paths keep words as two's complement integers −V/2…V/2−1, which fit 32 bits for every V ≤ 2**32, and mark the
+pages of memory that a run writes, so that the memory is wiped between short runs at the cost of what they touched.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+
+from ...configuration.machine_config import MachineConfig
+from .operations import CODES, FIELDS, OPERATIONS, Fault, address, evaluate, signed
+from .state import (
+    FinalStates,
+    MachineError,
+    MachineState,
+    RunResult,
+    TraceStep,
+    check_arguments,
+    code_points,
+    decode,
+    initial_state,
+    result,
+    result_range,
+)
+
+Instruction = tuple[int, int, int, int, int]
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Validation: after it, every engine may trust the fields
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def validated(instructions: np.ndarray, config: MachineConfig) -> np.ndarray:
+    """The instructions as int64 [P, 5], with the immediates that no operation reads set to 0.
+
+    Raises:
+        MachineError: naming the first instruction with a field out of range. Operations are known codes, registers
+            0…R−1, jump and call targets 0…P−1, other immediates −V/2…V/2−1.
+    """
+    code = np.asarray(instructions)
+    if code.ndim != 2 or code.shape[1] != len(FIELDS) or not len(code) or not np.issubdtype(code.dtype, np.integer):
+        raise MachineError(
+            f"instructions must be integers of shape [P, {len(FIELDS)}] with P ≥ 1, found {code.dtype} {code.shape}"
+        )
+    code = code.astype(np.int64)
+    _refuse(code, 0, 0, len(OPERATIONS) - 1, np.ones(len(code), bool))
+    for field in (1, 2, 3):
+        _refuse(code, field, 0, config.registers - 1, np.ones(len(code), bool))
+    targets = np.array(["l" in operation.operands for operation in OPERATIONS])[code[:, 0]]
+    words = np.array(["i" in operation.operands for operation in OPERATIONS])[code[:, 0]]
+    _refuse(code, 4, 0, len(code) - 1, targets)
+    _refuse(code, 4, -config.half, config.half - 1, words)
+    code[~(targets | words), 4] = 0
+    return code
+
+
+def _refuse(code: np.ndarray, field: int, least: int, most: int, rows: np.ndarray) -> None:
+    wrong = rows & ((code[:, field] < least) | (code[:, field] > most))
+    if wrong.any():
+        where = int(wrong.argmax())
+        number = int(code[where, 0])
+        name = OPERATIONS[number].name if 0 <= number < len(OPERATIONS) else "unknown"
+        raise MachineError(
+            f"instruction {where} ({name}): {FIELDS[field]} must be {least}…{most}, found {code[where, field]}"
+        )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The definition
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def reference_step(
+    instructions: Sequence[Instruction], state: MachineState, config: MachineConfig, total: bool = False
+) -> None:
+    """Executes one instruction, in place.
+
+    Args:
+        instructions: validated, P of them.
+        state: neither halted nor faulted (with ``total``: not halted).
+        config: the shape of the machine.
+        total: go on after a fault with the edge value of the table in ``operations``, as the dense engine does. Without
+            it an instruction that faults changes nothing but ``fault`` and ``steps``.
+    """
+    at = state.program_counter
+    if at >= len(instructions):
+        state.fault = state.fault or Fault.bad_program_counter
+        state.halted = total
+        return
+    state.steps += 1
+    code, source_a, source_b, target, immediate = instructions[at]
+    a, b = state.registers[source_a], state.registers[source_b]
+    operation = OPERATIONS[code]
+    fault, following = Fault.none, at + 1
+    value: int | None = None  # what the target register receives
+    location: int | None = None  # where b is stored
+    pushed = popped = halted = False
+
+    if operation.semantics is not None:
+        value, fault = evaluate(code, a, b, immediate, config.values)
+    elif operation.kind == "memory":
+        offset = signed(b, config.values) if operation.name == "index" else immediate
+        where, fault = address(a, offset, config.memory)
+        if operation.name == "load":
+            value = state.memory[where] if not fault else 0
+        elif operation.name != "store":
+            value = where % config.values
+        elif not fault:
+            location = where
+    elif operation.name == "halt":
+        halted, following = True, at
+    elif operation.name == "call":
+        following, pushed = immediate, len(state.stack) < config.call_depth
+        fault = Fault.none if pushed else Fault.stack_overflow
+    elif operation.name == "return":
+        popped = bool(state.stack)
+        if popped:
+            following = state.stack[-1]
+        else:
+            fault, halted, following = Fault.stack_underflow, True, at
+    elif operation.kind == "control":
+        taken = operation.name == "jump" or (a == 0) == (operation.name == "jump_if_zero")
+        following = immediate if taken else following
+    elif operation.name == "check":
+        inside = 0 <= signed(a, config.values) < signed(b, config.values)
+        fault = Fault.none if inside else Fault.index_out_of_range
+    else:
+        fault = Fault.none if a < b else Fault.out_of_memory
+
+    state.fault = state.fault or fault
+    if fault and not total:
+        return
+    if value is not None:
+        state.registers[target] = value
+    if location is not None:
+        state.memory[location] = b
+    if pushed:
+        state.stack.append(at + 1)
+    if popped:
+        state.stack.pop()
+    state.program_counter, state.halted = following, halted
+
+
+def reference_run(
+    instructions: Sequence[Instruction], state: MachineState, config: MachineConfig, max_steps: int
+) -> None:
+    """Steps until the machine halts, faults, or has executed ``max_steps`` instructions and would need another."""
+    while not state.halted and not state.fault:
+        if state.steps >= max_steps:
+            state.fault = Fault.out_of_steps
+        else:
+            reference_step(instructions, state, config)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The native path
+# ---------------------------------------------------------------------------------------------------------------------
+
+# The compiled loop has numbers of its own for the operations. numba's disk cache watches this file only: were the
+# numbers imported, a change of ``operations`` would go unnoticed and an old loop would run with a new meaning.
+_HALT, _CONSTANT, _MOVE, _ADD, _SUBTRACT, _MULTIPLY, _DIVIDE, _MODULO = 0, 1, 2, 3, 4, 5, 6, 7
+_MIN, _MAX, _EQUAL, _LESS_THAN, _AND, _OR, _XOR, _SHIFT_LEFT, _SHIFT_RIGHT = 8, 9, 10, 11, 12, 13, 14, 15, 16
+_ADD_IMMEDIATE, _MULTIPLY_IMMEDIATE, _EQUAL_IMMEDIATE, _LESS_IMMEDIATE = 17, 18, 19, 20
+_INDEX, _INDEX_IMMEDIATE, _LOAD, _STORE, _JUMP, _JUMP_IF_ZERO, _JUMP_IF_NOT_ZERO = 21, 22, 23, 24, 25, 26, 27
+_CALL, _RETURN, _CHECK, _GUARD, _PAST_THE_END = 28, 29, 30, 31, 32
+
+_NATIVE_CODES = {operation.name: globals()[f"_{operation.name.upper()}"] for operation in OPERATIONS}
+
+_PAGE = 6  # log2 of the words in a page of the dirty map
+
+# The faults, for the same reason as numbers.
+_OVERFLOW, _DIVISION_BY_ZERO, _WILD_ACCESS, _INDEX_OUT_OF_RANGE, _OUT_OF_MEMORY = 1, 2, 3, 4, 5
+_STACK_OVERFLOW, _STACK_UNDERFLOW, _BAD_PROGRAM_COUNTER, _OUT_OF_STEPS = 6, 7, 8, 9
+
+
+def _packed(code: np.ndarray) -> np.ndarray:
+    """Instructions as uint64 [P + 1]: operation, a, b, target in a byte each, the immediate in the upper half.
+
+    The row past the end holds an operation that only faults, so that the loop need not test its program counter:
+    every address in a validated instruction or on the call stack is 0…P.
+    """
+    numbers = np.array([_NATIVE_CODES[operation.name] for operation in OPERATIONS], dtype=np.int64)
+    word = numbers[code[:, 0]] | code[:, 1] << 8 | code[:, 2] << 16 | code[:, 3] << 24
+    word |= (code[:, 4] & 0xFFFFFFFF) << 32
+    return np.append(word, _PAST_THE_END).astype(np.uint64)
+
+
+def _interpret(  # pragma: no cover - runs compiled
+    code: np.ndarray,
+    registers: np.ndarray,
+    memory: np.ndarray,
+    program_counters: np.ndarray,
+    steps: np.ndarray,
+    faults: np.ndarray,
+    image: np.ndarray,
+    image_bounds: np.ndarray,
+    output: np.ndarray,
+    output_bounds: np.ndarray,
+    call_depth: int,
+    max_steps: int,
+    values: int,
+    scratch: bool,
+) -> np.ndarray:
+    """The interpreter loop, for numba. Runs B machines, one after the other.
+
+    Args:
+        code: ``_packed`` instructions, uint64 [P + 1].
+        registers: two's complement, int64 [B, R], in and out.
+        memory: two's complement, int32 [B, N], in and out; with ``scratch`` [1, N], all zero, in turn used by every run
+            and wiped after it.
+        program_counters, steps, faults: int64 [B]; the first is the entry before and the last address after.
+        image, image_bounds: with ``scratch``, the words that run k finds in memory from address 1 on are
+            ``image[image_bounds[k]:image_bounds[k + 1]]``; uint32 [characters], int64 [B + 1].
+        output, output_bounds: with ``scratch``, the same for the texts of the results; uint32 [any], int64 [B + 1].
+        call_depth, max_steps, values: of the machine.
+        scratch: the whole of a call in text, instead of the bare execution.
+
+    Returns:
+        ``output``, or the larger array that took its place when it was full.
+    """
+    mask = values - 1
+    most = values // 2 - 1
+    least = -most - 1
+    width = 0
+    while values >> (width + 1):
+        width += 1
+    words = memory.shape[1]
+    dirty = np.zeros((words >> _PAGE) + 1, np.uint8)
+    stack = np.empty(call_depth, np.int32)
+    for run in range(len(program_counters)):
+        r = registers[run]
+        m = memory[0 if scratch else run]
+        if scratch:
+            first, last = image_bounds[run], image_bounds[run + 1]
+            for offset in range(last - first):
+                m[1 + offset] = np.int32(image[first + offset])
+            for page in range(((last - first) >> _PAGE) + 1):
+                dirty[page] = 1
+        pc = program_counters[run]
+        count = 0
+        depth = 0
+        fault = 0
+        while True:
+            if count >= max_steps:
+                fault = _OUT_OF_STEPS
+                break
+            # Unsigned indices spare numba's test for negative ones. All are in range by validation, addresses are
+            # tested here.
+            word = code[np.uint64(pc)]
+            operation = np.uint8(word)
+            a = (word >> np.uint64(8)) & np.uint64(255)
+            b = (word >> np.uint64(16)) & np.uint64(255)
+            t = (word >> np.uint64(24)) & np.uint64(255)
+            i = np.int64(word) >> 32
+            count += 1
+            pc += 1
+            if operation == _LOAD:
+                x = (r[a] & mask) + i
+                if x < 0 or x >= words:
+                    fault = _WILD_ACCESS
+                    break
+                r[t] = m[np.uint64(x)]
+            elif operation == _STORE:
+                x = (r[a] & mask) + i
+                if x < 0 or x >= words:
+                    fault = _WILD_ACCESS
+                    break
+                m[np.uint64(x)] = np.int32(r[b])
+                dirty[np.uint64(x >> _PAGE)] = 1
+            elif operation == _ADD or operation == _SUBTRACT or operation == _MULTIPLY:
+                if operation == _ADD:
+                    x = r[a] + r[b]
+                elif operation == _SUBTRACT:
+                    x = r[a] - r[b]
+                else:
+                    x = r[a] * r[b]
+                if x < least or x > most:
+                    fault = _OVERFLOW
+                    break
+                r[t] = x
+            elif operation == _ADD_IMMEDIATE or operation == _MULTIPLY_IMMEDIATE:
+                x = r[a] + i if operation == _ADD_IMMEDIATE else r[a] * i
+                if x < least or x > most:
+                    fault = _OVERFLOW
+                    break
+                r[t] = x
+            elif operation == _JUMP:
+                pc = i
+            elif operation == _JUMP_IF_ZERO:
+                if r[a] == 0:
+                    pc = i
+            elif operation == _JUMP_IF_NOT_ZERO:
+                if r[a] != 0:
+                    pc = i
+            elif operation == _CONSTANT:
+                r[t] = i
+            elif operation == _MOVE:
+                r[t] = r[a]
+            elif operation == _EQUAL:
+                r[t] = 1 if r[a] == r[b] else 0
+            elif operation == _LESS_THAN:
+                r[t] = 1 if r[a] < r[b] else 0
+            elif operation == _EQUAL_IMMEDIATE:
+                r[t] = 1 if r[a] == i else 0
+            elif operation == _LESS_IMMEDIATE:
+                r[t] = 1 if r[a] < i else 0
+            elif operation == _INDEX or operation == _INDEX_IMMEDIATE:
+                x = (r[a] & mask) + (r[b] if operation == _INDEX else i)
+                if x < 0 or x >= words:
+                    fault = _WILD_ACCESS
+                    break
+                r[t] = x - values if x > most else x
+            elif operation == _CHECK:
+                if r[a] < 0 or r[a] >= r[b]:
+                    fault = _INDEX_OUT_OF_RANGE
+                    break
+            elif operation == _GUARD:
+                if (r[a] & mask) >= (r[b] & mask):
+                    fault = _OUT_OF_MEMORY
+                    break
+            elif operation == _CALL:
+                if depth >= call_depth:
+                    fault = _STACK_OVERFLOW
+                    break
+                stack[np.uint64(depth)] = np.int32(pc)
+                depth += 1
+                pc = i
+            elif operation == _RETURN:
+                if depth == 0:
+                    fault = _STACK_UNDERFLOW
+                    break
+                depth -= 1
+                pc = np.int64(stack[np.uint64(depth)])
+            elif operation == _DIVIDE or operation == _MODULO:
+                if r[b] == 0:
+                    fault = _DIVISION_BY_ZERO
+                    break
+                x = r[a] // r[b] if operation == _DIVIDE else r[a] % r[b]
+                if x > most:
+                    fault = _OVERFLOW
+                    break
+                r[t] = x
+            elif operation == _MIN:
+                r[t] = min(r[a], r[b])
+            elif operation == _MAX:
+                r[t] = max(r[a], r[b])
+            elif operation == _AND:
+                r[t] = r[a] & r[b]
+            elif operation == _OR:
+                r[t] = r[a] | r[b]
+            elif operation == _XOR:
+                r[t] = r[a] ^ r[b]
+            elif operation == _SHIFT_LEFT:
+                if r[b] < 0 or (r[b] >= width and r[a] != 0):
+                    fault = _OVERFLOW
+                    break
+                x = r[a] << min(r[b], width)
+                if x < least or x > most:
+                    fault = _OVERFLOW
+                    break
+                r[t] = x
+            elif operation == _SHIFT_RIGHT:
+                if r[b] < 0:
+                    fault = _OVERFLOW
+                    break
+                r[t] = r[a] >> min(r[b], width)
+            elif operation == _HALT:
+                pc -= 1
+                break
+            else:
+                fault = _BAD_PROGRAM_COUNTER
+                count -= 1  # no instruction was executed
+                break
+        program_counters[run] = pc - 1 if fault != 0 and fault != _OUT_OF_STEPS else pc
+        steps[run] = count
+        if scratch:
+            first, length = r[0] & mask, r[1]
+            end = output_bounds[run]
+            if fault == 0 and (length < 0 or first + length > words):
+                fault = _WILD_ACCESS
+            if fault == 0:
+                if end + length > len(output):
+                    grown = np.empty(2 * (end + length), np.uint32)
+                    grown[:end] = output[:end]
+                    output = grown
+                for offset in range(length):
+                    point = np.int64(m[first + offset]) & mask
+                    if point >= 0x110000 or (point >= 0xD800 and point < 0xE000):
+                        fault = _WILD_ACCESS
+                        break
+                    output[end + offset] = np.uint32(point)
+            output_bounds[run + 1] = end + length if fault == 0 else end
+            for page in range(len(dirty)):
+                if dirty[page]:
+                    dirty[page] = 0
+                    m[page << _PAGE : (page + 1) << _PAGE] = 0
+        faults[run] = fault
+    return output
+
+
+@cache
+def _native() -> Callable[..., np.ndarray] | None:
+    """The compiled loop, or None without a working numba. The import waits until something runs: it takes a while."""
+    try:
+        import numba
+    except ImportError:
+        return None
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+    try:
+        return numba.njit(cache=True, **options)(_interpret)
+    except RuntimeError:  # neither the package's folder nor the user's cache can be written
+        return numba.njit(**options)(_interpret)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The portable path
+# ---------------------------------------------------------------------------------------------------------------------
+
+_TRANSLATED = 20_000
+"""Instructions translated for one entry, which bounds the time to compile a stranger's library. Code beyond them is
+executed by ``reference_step``."""
+
+# Source of each operation: {a} {b} {t} are registers as local variables, {i} the immediate, {stop} leaves the
+# translated code before the instruction. x is a scratch variable.
+_IN_RANGE = "if x > {most} or x < {least}: {stop}"
+_IN_MEMORY = "if not 0 <= x < {words}: {stop}"
+_SOURCE: dict[str, tuple[str, ...]] = {
+    # fmt: off
+    "constant":           ("{t} = {i}",),
+    "move":               ("{t} = {a}",),
+    "add":                ("x = {a} + {b}", _IN_RANGE, "{t} = x"),
+    "subtract":           ("x = {a} - {b}", _IN_RANGE, "{t} = x"),
+    "multiply":           ("x = {a} * {b}", _IN_RANGE, "{t} = x"),
+    "divide":             ("x = {a} // {b} if {b} else {values}", "if x > {most}: {stop}", "{t} = x"),
+    "modulo":             ("if not {b}: {stop}", "{t} = {a} % {b}"),
+    "min":                ("{t} = {a} if {a} < {b} else {b}",),
+    "max":                ("{t} = {a} if {a} > {b} else {b}",),
+    "equal":              ("{t} = 1 if {a} == {b} else 0",),
+    "less_than":          ("{t} = 1 if {a} < {b} else 0",),
+    "and":                ("{t} = {a} & {b}",),
+    "or":                 ("{t} = {a} | {b}",),
+    "xor":                ("{t} = {a} ^ {b}",),
+    "shift_left":         ("x = {a} << {b} if 0 <= {b} < {width} else {values} if {a} or {b} < 0 else 0",
+                           _IN_RANGE, "{t} = x"),
+    "shift_right":        ("if {b} < 0: {stop}", "{t} = {a} >> {b}"),
+    "add_immediate":      ("x = {a} + {i}", _IN_RANGE, "{t} = x"),
+    "multiply_immediate": ("x = {a} * {i}", _IN_RANGE, "{t} = x"),
+    "equal_immediate":    ("{t} = 1 if {a} == {i} else 0",),
+    "less_immediate":     ("{t} = 1 if {a} < {i} else 0",),
+    "index":              ("x = ({a} & {mask}) + {b}", _IN_MEMORY, "{t} = x - {values} if x > {most} else x"),
+    "index_immediate":    ("x = ({a} & {mask}) + {i}", _IN_MEMORY, "{t} = x - {values} if x > {most} else x"),
+    "load":               ("x = ({a} & {mask}) + {i}", _IN_MEMORY, "{t} = memory[x]"),
+    "store":              ("x = ({a} & {mask}) + {i}", _IN_MEMORY, "memory[x] = {b}", "dirty[x >> {page}] = 1"),
+    "check":              ("if not 0 <= {a} < {b}: {stop}",),
+    "guard":              ("if {a} & {mask} >= {b} & {mask}: {stop}",),
+    "jump":               ("{leave}; pc = {i}; continue",),
+    "jump_if_zero":       ("if not {a}: {leave}; pc = {i}; continue",),
+    "jump_if_not_zero":   ("if {a}: {leave}; pc = {i}; continue",),
+    "call":               ("if len(stack) >= {depth}: {stop}", "stack.append({next})", "{leave}; pc = {i}; continue"),
+    "return":             ("if not stack: {stop}", "{leave}; pc = stack.pop(); continue"),
+    "halt":               ("{stop}",),
+    # fmt: on
+}
+_NO_FALL_THROUGH = {CODES[name] for name in ("jump", "call", "return", "halt")}
+
+_Translated = Callable[[int, int, list[int], list[int], bytearray, list[int]], tuple[int, int, tuple[int, ...]]]
+"""(program counter, steps left, registers, memory, dirty, stack) → (program counter, steps left, registers), stopped
+before an instruction that needs ``reference_step``."""
+
+
+def _reachable(instructions: Sequence[Instruction], entry: int) -> tuple[set[int], set[int]]:
+    """Addresses of the code that can run from ``entry``, and those of them where a block must start."""
+    past, seen, leaders, waiting = len(instructions), {entry}, {entry}, [entry]
+    while waiting:
+        at = waiting.pop()
+        if at == past or len(seen) > _TRANSLATED:
+            continue
+        code, _, _, _, immediate = instructions[at]
+        targets = [immediate] if "l" in OPERATIONS[code].operands else []
+        if code == CODES["call"]:
+            targets.append(at + 1)  # where the callee returns to
+        leaders.update(targets)
+        if code not in _NO_FALL_THROUGH:
+            targets.append(at + 1)
+        waiting.extend(target for target in targets if target not in seen)
+        seen.update(targets)
+    return seen, leaders
+
+
+def _translate(instructions: Sequence[Instruction], entry: int, config: MachineConfig) -> _Translated:
+    """Python code for everything reachable from ``entry``: registers as local variables, a binary search over blocks."""
+    seen, leaders = _reachable(instructions, entry)
+    past = len(instructions)
+    constants = {
+        "values": config.values,
+        "mask": config.values - 1,
+        "most": config.half - 1,
+        "least": -config.half,
+        "width": config.bits,
+        "words": config.memory,
+        "depth": config.call_depth,
+        "page": _PAGE,
+    }
+    starts = sorted(leaders)
+    if len(seen) > _TRANSLATED:  # the search was cut short: what it left out stops at its leader
+        covered = set(seen) - {at for at in seen if at != past and not _complete(instructions, at, seen)}
+    else:
+        covered = seen
+
+    def block(start: int, indent: str) -> list[str]:
+        lines: list[str] = []
+        at, done = start, 0
+        while True:
+            if at == past or at not in covered or (at in leaders and at != start):
+                stop = f"steps -= {done}; pc = {at}; "
+                lines.append(indent + stop + ("continue" if at in leaders and at != start else "break"))
+                break
+            code, a, b, t, i = instructions[at]
+            fields = constants | {
+                "a": f"r{a}",
+                "b": f"r{b}",
+                "t": f"r{t}",
+                "i": i,
+                "next": at + 1,
+                "stop": f"steps -= {done}; pc = {at}; break",
+                "leave": f"steps -= {done + 1}",
+            }
+            lines += [indent + line.format_map(fields) for line in _SOURCE[OPERATIONS[code].name]]
+            done += 1
+            if code in _NO_FALL_THROUGH:
+                break
+            at += 1
+        # With fewer steps left than the block may take, the reference interpreter counts them out one by one.
+        return [f"{indent}if steps < {done}: break", *lines]
+
+    def search(low: int, high: int, indent: str) -> list[str]:
+        if high - low == 1:
+            return block(starts[low], indent)
+        middle = (low + high) // 2
+        left, right = search(low, middle, indent + " "), search(middle, high, indent + " ")
+        return [f"{indent}if pc < {starts[middle]}:", *left, f"{indent}else:", *right]
+
+    names = ", ".join(f"r{register}" for register in range(config.registers))
+    source = [
+        "def translated(pc, steps, registers, memory, dirty, stack):",
+        f" {names} = registers",
+        " while True:",
+        *search(0, len(starts), "  "),
+        f" return pc, steps, ({names})",
+    ]
+    # Safe although the instructions may come from a stranger: the source is made of the fixed templates above and of
+    # Python integers that passed ``validated``; no text of the library enters it.
+    namespace: dict[str, Any] = {"__builtins__": {"len": len}}
+    exec(compile("\n".join(source), f"<program at {entry}>", "exec"), namespace)
+    return namespace["translated"]
+
+
+def _complete(instructions: Sequence[Instruction], at: int, seen: set[int]) -> bool:
+    """Whether every address that the instruction can lead to was seen, so that its leaders are all known."""
+    code, _, _, _, immediate = instructions[at]
+    following = [immediate] if "l" in OPERATIONS[code].operands else []
+    if code == CODES["call"] or code not in _NO_FALL_THROUGH:
+        following.append(at + 1)
+    return all(target in seen for target in following)
+
+
+class _SignedWords(list[int]):
+    """Memory of the portable path, two's complement inside; ``reference_step`` reads and writes words 0…V−1."""
+
+
+class _Words:
+    """View of two's complement memory as words 0…V−1, for the few instructions that ``reference_step`` executes."""
+
+    def __init__(self, memory: list[int], dirty: bytearray, values: int):
+        self.memory, self.dirty, self.values = memory, dirty, values
+
+    def __getitem__(self, at: int) -> int:
+        return self.memory[at] % self.values
+
+    def __setitem__(self, at: int, word: int) -> None:
+        self.memory[at] = signed(word, self.values)
+        self.dirty[at >> _PAGE] = 1

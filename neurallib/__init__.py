@@ -1,0 +1,1 @@
+"""neurallib: a differentiable computer inside a LLaMA."""
