@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import LlamaConfig
 
 from .machine_config import MachineConfig
+from .remote_code import AUTO_MAP, write_remote_code
 
 
 @strict
@@ -68,6 +71,19 @@ class NeuralLibConfig(LlamaConfig):
         if any(not 0 <= layer <= self.num_hidden_layers for layer in layers):
             raise ValueError(f"feature_layers {layers} must lie in 0…{self.num_hidden_layers} (num_hidden_layers)")
         MachineConfig(**(self.machine or {}))
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any) -> None:
+        """Save ``config.json`` and, beside it, the code that loads the model where ``neurallib`` is not installed.
+
+        Args:
+            push_to_hub: upload the folder's files as well. kwargs: ``repo_id`` and whatever else ``push_to_hub`` takes.
+        """
+        # A configuration that came from a Hub repository points there; what is saved carries its own code.
+        self.auto_map = dict(AUTO_MAP)
+        super().save_pretrained(save_directory)
+        write_remote_code(save_directory)
+        if push_to_hub:
+            self.push_to_hub(kwargs.pop("repo_id", Path(save_directory).name), **kwargs)
 
     @property
     def machine_config(self) -> MachineConfig:

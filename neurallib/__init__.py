@@ -1,1 +1,73 @@
-"""neurallib: a differentiable computer inside a LLaMA."""
+"""neurallib: a differentiable computer inside a LLaMA.
+
+    from neurallib import NeuralLibForCausalLM, NeuralLibrary, NeuralLibTrainer, compile_library
+
+Names are loaded when they are first used, so ``import neurallib`` itself needs neither torch nor transformers. The first use
+of a model class also registers the model type with ``AutoConfig``, ``AutoModel`` and ``AutoModelForCausalLM``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .configuration.configuration_neurallib import NeuralLibConfig
+    from .configuration.machine_config import MachineConfig, MachineConfigError
+    from .configuration.remote_code import RemoteCodeError
+    from .modeling_neurallib.call import Call
+    from .modeling_neurallib.characters import TokenizerError
+    from .modeling_neurallib.compiler.compiling import compile_library, standard_library
+    from .modeling_neurallib.compiler.errors import CompileError
+    from .modeling_neurallib.library import LibraryError, NeuralLibrary, ProgramFault
+    from .modeling_neurallib.machine.state import MachineError, RunResult
+    from .modeling_neurallib.modeling_neurallib import NeuralLibError, NeuralLibForCausalLM, NeuralLibModel
+    from .trainer.trainer import NeuralLibTrainer
+
+__version__ = "0.1.0"
+
+# Name → module, relative to this package.
+_HOMES = {
+    "Call": ".modeling_neurallib.call",
+    "CompileError": ".modeling_neurallib.compiler.errors",
+    "LibraryError": ".modeling_neurallib.library",
+    "MachineConfig": ".configuration.machine_config",
+    "MachineConfigError": ".configuration.machine_config",
+    "MachineError": ".modeling_neurallib.machine.state",
+    "NeuralLibConfig": ".configuration.configuration_neurallib",
+    "NeuralLibError": ".modeling_neurallib.modeling_neurallib",
+    "NeuralLibForCausalLM": ".modeling_neurallib.modeling_neurallib",
+    "NeuralLibModel": ".modeling_neurallib.modeling_neurallib",
+    "NeuralLibTrainer": ".trainer.trainer",
+    "NeuralLibrary": ".modeling_neurallib.library",
+    "ProgramFault": ".modeling_neurallib.library",
+    "RemoteCodeError": ".configuration.remote_code",
+    "RunResult": ".modeling_neurallib.machine.state",
+    "TokenizerError": ".modeling_neurallib.characters",
+    "compile_library": ".modeling_neurallib.compiler.compiling",
+    "standard_library": ".modeling_neurallib.compiler.compiling",
+}
+
+# Names whose first use makes the model type known to the Auto classes.
+_REGISTERED = {"NeuralLibConfig", "NeuralLibForCausalLM", "NeuralLibModel", "NeuralLibTrainer"}
+
+__all__ = [  # noqa: RUF022 - the order of _HOMES
+    *_HOMES,
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name (PEP 562)."""
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in _REGISTERED:
+        importlib.import_module(".registration", __name__)
+    value = getattr(importlib.import_module(home, __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

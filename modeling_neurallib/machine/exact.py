@@ -249,7 +249,8 @@ def _interpret(  # pragma: no cover - runs compiled
         if scratch:
             first, last = image_bounds[run], image_bounds[run + 1]
             for offset in range(last - first):
-                m[1 + offset] = np.int32(image[first + offset])
+                point = np.int64(image[first + offset])
+                m[1 + offset] = np.int32(point - values if point > most else point)
             for page in range(((last - first) >> _PAGE) + 1):
                 dirty[page] = 1
         pc = program_counters[run]
@@ -283,7 +284,7 @@ def _interpret(  # pragma: no cover - runs compiled
                     break
                 m[np.uint64(x)] = np.int32(r[b])
                 dirty[np.uint64(x >> _PAGE)] = 1
-            elif operation == _ADD or operation == _SUBTRACT or operation == _MULTIPLY:
+            elif operation in (_ADD, _SUBTRACT, _MULTIPLY):
                 if operation == _ADD:
                     x = r[a] + r[b]
                 elif operation == _SUBTRACT:
@@ -294,7 +295,7 @@ def _interpret(  # pragma: no cover - runs compiled
                     fault = _OVERFLOW
                     break
                 r[t] = x
-            elif operation == _ADD_IMMEDIATE or operation == _MULTIPLY_IMMEDIATE:
+            elif operation in (_ADD_IMMEDIATE, _MULTIPLY_IMMEDIATE):
                 x = r[a] + i if operation == _ADD_IMMEDIATE else r[a] * i
                 if x < least or x > most:
                     fault = _OVERFLOW
@@ -320,7 +321,7 @@ def _interpret(  # pragma: no cover - runs compiled
                 r[t] = 1 if r[a] == i else 0
             elif operation == _LESS_IMMEDIATE:
                 r[t] = 1 if r[a] < i else 0
-            elif operation == _INDEX or operation == _INDEX_IMMEDIATE:
+            elif operation in (_INDEX, _INDEX_IMMEDIATE):
                 x = (r[a] & mask) + (r[b] if operation == _INDEX else i)
                 if x < 0 or x >= words:
                     fault = _WILD_ACCESS
@@ -347,7 +348,7 @@ def _interpret(  # pragma: no cover - runs compiled
                     break
                 depth -= 1
                 pc = np.int64(stack[np.uint64(depth)])
-            elif operation == _DIVIDE or operation == _MODULO:
+            elif operation in (_DIVIDE, _MODULO):
                 if r[b] == 0:
                     fault = _DIVISION_BY_ZERO
                     break
@@ -397,7 +398,8 @@ def _interpret(  # pragma: no cover - runs compiled
             if fault == 0:
                 if end + length > len(output):
                     grown = np.empty(2 * (end + length), np.uint32)
-                    grown[:end] = output[:end]
+                    for offset in range(end):
+                        grown[offset] = output[offset]
                     output = grown
                 for offset in range(length):
                     point = np.int64(m[first + offset]) & mask
@@ -409,7 +411,8 @@ def _interpret(  # pragma: no cover - runs compiled
             for page in range(len(dirty)):
                 if dirty[page]:
                     dirty[page] = 0
-                    m[page << _PAGE : (page + 1) << _PAGE] = 0
+                    for offset in range(page << _PAGE, min((page + 1) << _PAGE, words)):
+                        m[offset] = 0
         faults[run] = fault
     return output
 
@@ -432,7 +435,7 @@ def _native() -> Callable[..., np.ndarray] | None:
 # The portable path
 # ---------------------------------------------------------------------------------------------------------------------
 
-_TRANSLATED = 20_000
+_TRANSLATED = 8_000
 """Instructions translated for one entry, which bounds the time to compile a stranger's library. Code beyond them is
 executed by ``reference_step``."""
 
@@ -440,14 +443,14 @@ executed by ``reference_step``."""
 # translated code before the instruction. x is a scratch variable.
 _IN_RANGE = "if x > {most} or x < {least}: {stop}"
 _IN_MEMORY = "if not 0 <= x < {words}: {stop}"
+# fmt: off
 _SOURCE: dict[str, tuple[str, ...]] = {
-    # fmt: off
     "constant":           ("{t} = {i}",),
     "move":               ("{t} = {a}",),
     "add":                ("x = {a} + {b}", _IN_RANGE, "{t} = x"),
     "subtract":           ("x = {a} - {b}", _IN_RANGE, "{t} = x"),
     "multiply":           ("x = {a} * {b}", _IN_RANGE, "{t} = x"),
-    "divide":             ("x = {a} // {b} if {b} else {values}", "if x > {most}: {stop}", "{t} = x"),
+    "divide":             ("x = {a} // {b} if {b} else {values}", _IN_RANGE, "{t} = x"),
     "modulo":             ("if not {b}: {stop}", "{t} = {a} % {b}"),
     "min":                ("{t} = {a} if {a} < {b} else {b}",),
     "max":                ("{t} = {a} if {a} > {b} else {b}",),
@@ -475,8 +478,8 @@ _SOURCE: dict[str, tuple[str, ...]] = {
     "call":               ("if len(stack) >= {depth}: {stop}", "stack.append({next})", "{leave}; pc = {i}; continue"),
     "return":             ("if not stack: {stop}", "{leave}; pc = stack.pop(); continue"),
     "halt":               ("{stop}",),
-    # fmt: on
 }
+# fmt: on
 _NO_FALL_THROUGH = {CODES[name] for name in ("jump", "call", "return", "halt")}
 
 _Translated = Callable[[int, int, list[int], list[int], bytearray, list[int]], tuple[int, int, tuple[int, ...]]]
@@ -484,29 +487,30 @@ _Translated = Callable[[int, int, list[int], list[int], bytearray, list[int]], t
 before an instruction that needs ``reference_step``."""
 
 
-def _reachable(instructions: Sequence[Instruction], entry: int) -> tuple[set[int], set[int]]:
-    """Addresses of the code that can run from ``entry``, and those of them where a block must start."""
-    past, seen, leaders, waiting = len(instructions), {entry}, {entry}, [entry]
-    while waiting:
+def _reachable(instructions: Sequence[Instruction], entry: int) -> tuple[set[int], list[int]]:
+    """Addresses that can run from ``entry``, at most ``_TRANSLATED`` of them, and those where a block must start."""
+    reached: set[int] = set()
+    leaders, waiting = {entry}, [entry]
+    while waiting and len(reached) < _TRANSLATED:
         at = waiting.pop()
-        if at == past or len(seen) > _TRANSLATED:
+        if at == len(instructions) or at in reached:
             continue
+        reached.add(at)
         code, _, _, _, immediate = instructions[at]
         targets = [immediate] if "l" in OPERATIONS[code].operands else []
         if code == CODES["call"]:
             targets.append(at + 1)  # where the callee returns to
         leaders.update(targets)
+        waiting += targets
         if code not in _NO_FALL_THROUGH:
-            targets.append(at + 1)
-        waiting.extend(target for target in targets if target not in seen)
-        seen.update(targets)
-    return seen, leaders
+            waiting.append(at + 1)
+    return reached, sorted(leaders)
 
 
 def _translate(instructions: Sequence[Instruction], entry: int, config: MachineConfig) -> _Translated:
-    """Python code for everything reachable from ``entry``: registers as local variables, a binary search over blocks."""
-    seen, leaders = _reachable(instructions, entry)
-    past = len(instructions)
+    """Python code for all that ``entry`` can reach: registers as local variables, a binary search over the blocks."""
+    reached, starts = _reachable(instructions, entry)
+    leaders = set(starts)
     constants = {
         "values": config.values,
         "mask": config.values - 1,
@@ -517,19 +521,13 @@ def _translate(instructions: Sequence[Instruction], entry: int, config: MachineC
         "depth": config.call_depth,
         "page": _PAGE,
     }
-    starts = sorted(leaders)
-    if len(seen) > _TRANSLATED:  # the search was cut short: what it left out stops at its leader
-        covered = set(seen) - {at for at in seen if at != past and not _complete(instructions, at, seen)}
-    else:
-        covered = seen
 
     def block(start: int, indent: str) -> list[str]:
         lines: list[str] = []
         at, done = start, 0
         while True:
-            if at == past or at not in covered or (at in leaders and at != start):
-                stop = f"steps -= {done}; pc = {at}; "
-                lines.append(indent + stop + ("continue" if at in leaders and at != start else "break"))
+            if at not in reached or (done and at in leaders):
+                lines.append(f"{indent}steps -= {done}; pc = {at}; {'continue' if at in leaders and done else 'break'}")
                 break
             code, a, b, t, i = instructions[at]
             fields = constants | {
@@ -571,19 +569,6 @@ def _translate(instructions: Sequence[Instruction], entry: int, config: MachineC
     return namespace["translated"]
 
 
-def _complete(instructions: Sequence[Instruction], at: int, seen: set[int]) -> bool:
-    """Whether every address that the instruction can lead to was seen, so that its leaders are all known."""
-    code, _, _, _, immediate = instructions[at]
-    following = [immediate] if "l" in OPERATIONS[code].operands else []
-    if code == CODES["call"] or code not in _NO_FALL_THROUGH:
-        following.append(at + 1)
-    return all(target in seen for target in following)
-
-
-class _SignedWords(list[int]):
-    """Memory of the portable path, two's complement inside; ``reference_step`` reads and writes words 0…V−1."""
-
-
 class _Words:
     """View of two's complement memory as words 0…V−1, for the few instructions that ``reference_step`` executes."""
 
@@ -596,3 +581,283 @@ class _Words:
     def __setitem__(self, at: int, word: int) -> None:
         self.memory[at] = signed(word, self.values)
         self.dirty[at >> _PAGE] = 1
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The engine
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class ExactMachine:
+    """Runs validated instructions on integers. Never leaves its memory, always stops at ``max_steps``.
+
+    Args:
+        instructions: int64 [P, 5], columns as in ``operations.FIELDS``.
+        config: the shape of the machine.
+        portable: True for the path without numba, False to insist on numba, None for numba if it is installed.
+
+    Raises:
+        MachineError: an instruction is out of range (its address and field are named), or numba is missing.
+    """
+
+    def __init__(self, instructions: np.ndarray, config: MachineConfig, portable: bool | None = None):
+        installed = importlib.util.find_spec("numba") is not None
+        if portable is False and not installed:
+            raise MachineError("the native path needs numba: pip install 'neurallib[fast]', or leave portable at None")
+        self.config = config
+        self.portable = not installed if portable is None else portable
+        self._array = validated(instructions, config)
+        self._code: list[Instruction] = [tuple(row) for row in self._array.tolist()]
+        self._packed = _packed(self._array)
+        self._programs: dict[int, _Translated] = {}
+        # Wiped memories waiting for the next portable run; pop and append are atomic, so threads may share the machine.
+        self._wiped: list[tuple[list[int], bytearray]] = []
+
+    # -- text in, text out --------------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        entry: int,
+        arguments: Sequence[str],
+        *,
+        max_steps: int | None = None,
+        trace: Callable[[TraceStep], None] | None = None,
+    ) -> RunResult:
+        """Runs the program at ``entry`` on these texts.
+
+        Args:
+            entry: a code address, 0…P−1.
+            arguments: at most six texts.
+            max_steps: instead of the machine's own.
+            trace: called with every step; the run is then executed by ``reference_step``, slowly.
+
+        Raises:
+            MachineError: no such entry, or the arguments do not fit the machine. Faults do not raise.
+        """
+        if trace is None:
+            return self.run_batch([entry], [arguments], max_steps)[0]
+        state = self._start(entry, arguments)
+        for step in self._steps(state, self.config.max_steps if max_steps is None else max_steps):
+            trace(step)
+        return result(state, self.config)
+
+    def run_batch(
+        self, entries: Sequence[int], arguments: Sequence[Sequence[str]], max_steps: int | None = None
+    ) -> list[RunResult]:
+        """``run`` for B independent calls; all of them share one memory, wiped in between.
+
+        Args:
+            entries: a code address for each call.
+            arguments: the texts for each call.
+            max_steps: a bound for each call, instead of the machine's own.
+
+        Raises:
+            MachineError: as ``run``; nothing has run then.
+        """
+        if len(entries) != len(arguments):
+            raise MachineError(
+                f"{len(entries)} entries but {len(arguments)} lists of arguments; pass one of each a call"
+            )
+        limit = self.config.max_steps if max_steps is None else max_steps
+        self._check_entries(entries)
+        kernel = None if self.portable else _native()
+        if kernel is None:
+            return [self._run_portable(entry, texts, limit) for entry, texts in zip(entries, arguments, strict=True)]
+        image, bounds, registers = self._images(arguments)
+        counters, steps, faults = self._columns(entries)
+        output_bounds = np.zeros(len(entries) + 1, np.int64)
+        memory = np.zeros((1, self.config.memory), np.int32)  # the system hands out zero pages when they are touched
+        output = kernel(
+            self._packed, registers, memory, counters, steps, faults, image, bounds, np.empty(4096, np.uint32),
+            output_bounds, self.config.call_depth, limit, self.config.values, True,
+        )  # fmt: skip
+        characters = output[: output_bounds[-1]].tobytes().decode("utf-32-le")
+        ends = output_bounds.tolist()
+        return [
+            RunResult(None, count, Fault(fault)) if fault else RunResult(characters[start:end], count, Fault.none)
+            for start, end, count, fault in zip(ends, ends[1:], steps.tolist(), faults.tolist(), strict=False)
+        ]
+
+    def trace(self, entry: int, arguments: Sequence[str], limit: int = 10_000) -> Iterator[TraceStep]:
+        """The first ``limit`` steps of a run, one by one, by ``reference_step``.
+
+        Raises:
+            MachineError: as ``run``.
+        """
+        return self._steps(self._start(entry, arguments), min(limit, self.config.max_steps))
+
+    # -- bare states --------------------------------------------------------------------------------------------------
+
+    def execute(
+        self, entries: Sequence[int], registers: np.ndarray, memory: np.ndarray, max_steps: int | None = None
+    ) -> FinalStates:
+        """Runs B machines from given states, with no calling convention.
+
+        Args:
+            entries: B code addresses.
+            registers: words, integers [B, R].
+            memory: words, integers [B, N].
+            max_steps: a bound for each run, instead of the machine's own.
+
+        Raises:
+            MachineError: a shape, a word or an entry is out of range.
+        """
+        self._check_states(entries, registers, memory)
+        limit = self.config.max_steps if max_steps is None else max_steps
+        counters, steps, faults = self._columns(entries)
+        r, m = self._to_signed(registers, np.int64), self._to_signed(memory, np.int32)
+        kernel = None if self.portable else _native()
+        if kernel is not None:
+            kernel(
+                self._packed, r, m, counters, steps, faults, np.empty(0, np.uint32), np.zeros(1, np.int64),
+                np.empty(0, np.uint32), np.zeros(1, np.int64), self.config.call_depth, limit, self.config.values, False,
+            )  # fmt: skip
+        else:
+            for k in range(len(entries)):
+                words = m[k].tolist()
+                dirty = bytearray((self.config.memory >> _PAGE) + 1)
+                state = self._execute_portable(entries[k], r[k].tolist(), words, dirty, limit)
+                r[k], m[k] = self._to_signed(np.array(state.registers), np.int64), words
+                counters[k], steps[k], faults[k] = state.program_counter, state.steps, state.fault
+        mask = self.config.values - 1
+        return FinalStates(r & mask, m.astype(np.int64) & mask, counters, steps, faults)
+
+    def reference(
+        self, entries: Sequence[int], registers: np.ndarray, memory: np.ndarray, max_steps: int | None = None
+    ) -> FinalStates:
+        """``execute`` by ``reference_step`` alone: the definition that the fast paths are tested against."""
+        self._check_states(entries, registers, memory)
+        limit = self.config.max_steps if max_steps is None else max_steps
+        states = [
+            MachineState(r, m, entry, [])
+            for r, m, entry in zip(registers.tolist(), memory.tolist(), entries, strict=True)
+        ]
+        for state in states:
+            reference_run(self._code, state, self.config, limit)
+        return FinalStates(
+            np.array([state.registers for state in states], np.int64).reshape(registers.shape),
+            np.array([state.memory for state in states], np.int64).reshape(memory.shape),
+            np.array([state.program_counter for state in states], np.int64),
+            np.array([state.steps for state in states], np.int64),
+            np.array([state.fault for state in states], np.int64),
+        )
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _check_entries(self, entries: Sequence[int]) -> None:
+        for entry in entries:
+            if not 0 <= entry < len(self._code):
+                raise MachineError(f"entry must be a code address 0…{len(self._code) - 1}, found {entry}")
+
+    def _check_states(self, entries: Sequence[int], registers: np.ndarray, memory: np.ndarray) -> None:
+        self._check_entries(entries)
+        for name, array, columns in (
+            ("registers", registers, self.config.registers),
+            ("memory", memory, self.config.memory),
+        ):
+            if array.shape != (len(entries), columns):
+                raise MachineError(f"{name} must have shape {(len(entries), columns)}, found {array.shape}")
+            if array.size and (array.min() < 0 or array.max() >= self.config.values):
+                raise MachineError(f"{name} must be words 0…{self.config.values - 1}")
+
+    def _to_signed(self, words: np.ndarray, kind: type) -> np.ndarray:
+        words = np.asarray(words, np.int64)
+        return np.ascontiguousarray(np.where(words >= self.config.half, words - self.config.values, words), dtype=kind)
+
+    @staticmethod
+    def _columns(entries: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return np.array(entries, np.int64), np.zeros(len(entries), np.int64), np.zeros(len(entries), np.int64)
+
+    def _images(self, arguments: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """``state.initial_state`` for a batch: words from address 1 on, where each run's begin, and the registers."""
+        # A header is a zero word, so a call's memory from address 1 on is its texts, each behind one NUL character.
+        pieces: list[str] = []
+        rows: list[list[int]] = []
+        lengths: list[int] = []
+        for texts in arguments:
+            free, row, sizes = 1, [0] * self.config.registers, [len(text) for text in texts]
+            check_arguments(sizes, 0, self.config)
+            for position, size in enumerate(sizes):
+                row[2 * position], row[2 * position + 1] = free + 1, size
+                free += 1 + size
+            row[-2], row[-1] = free, self.config.memory - 1
+            for text in texts:
+                pieces += ("\0", text)
+            rows.append(row)
+            lengths.append(free - 1)
+        image = code_points("".join(pieces)).copy()
+        check_arguments([], int(image.max(initial=0)), self.config)
+        bounds = np.array([0, *accumulate(lengths)], np.int64)
+        registers = np.array(rows, np.int64).reshape(-1, self.config.registers)
+        return image, bounds, self._to_signed(registers, np.int64)
+
+    def _start(self, entry: int, arguments: Sequence[str]) -> MachineState:
+        self._check_entries([entry])
+        return initial_state(arguments, entry, self.config)
+
+    def _steps(self, state: MachineState, limit: int) -> Iterator[TraceStep]:
+        while not state.halted and not state.fault:
+            at = state.program_counter
+            if state.steps >= limit:
+                state.fault = Fault.out_of_steps
+                return
+            row = self._code[at] if at < len(self._code) else None
+            before = list(state.registers)
+            base = before[row[1]] if row else 0
+            reference_step(self._code, state, self.config)
+            if row is None:
+                return
+            operation = OPERATIONS[row[0]]
+            changed: dict[int, int] = {}
+            written: dict[int, int] = {}
+            if not state.fault and "t" in operation.operands:
+                changed[row[3]] = state.registers[row[3]]
+            if not state.fault and operation.name == "store":
+                written[base + row[4]] = state.memory[base + row[4]]
+            yield TraceStep(at, operation.name, row, changed, written, state.fault)
+
+    def _run_portable(self, entry: int, texts: Sequence[str], limit: int) -> RunResult:
+        points = [list(map(ord, text)) if text.isascii() else code_points(text).tolist() for text in texts]
+        check_arguments(list(map(len, points)), max((max(p, default=0) for p in points), default=0), self.config)
+        try:
+            memory, dirty = self._wiped.pop()
+        except IndexError:
+            memory, dirty = [0] * self.config.memory, bytearray((self.config.memory >> _PAGE) + 1)
+        registers, free = [0] * self.config.registers, 1
+        half, values = self.config.half, self.config.values
+        for position, argument in enumerate(points):
+            registers[2 * position], registers[2 * position + 1] = free + 1, len(argument)
+            memory[free + 1 : free + 1 + len(argument)] = [p - values if p >= half else p for p in argument]
+            free += 1 + len(argument)
+        registers[-2], registers[-1] = free, self.config.memory - 1
+        for page in range((free >> _PAGE) + 1):
+            dirty[page] = 1
+        registers = [word - values if word >= half else word for word in registers]
+        state = self._execute_portable(entry, registers, memory, dirty, limit)
+        outcome = RunResult(None, state.steps, state.fault)
+        if not state.fault:
+            where = result_range(state.registers[0], state.registers[1], self.config)
+            text = None if where is None else decode([word & (values - 1) for word in memory[where[0] : where[1]]])
+            outcome = RunResult(text, state.steps, Fault.wild_access if text is None else Fault.none)
+        page = dirty.find(1)
+        while page >= 0:
+            dirty[page] = 0
+            first, last = page << _PAGE, min((page + 1) << _PAGE, self.config.memory)
+            memory[first:last] = [0] * (last - first)
+            page = dirty.find(1, page + 1)
+        self._wiped.append((memory, dirty))
+        return outcome
+
+    def _execute_portable(
+        self, entry: int, registers: list[int], memory: list[int], dirty: bytearray, limit: int
+    ) -> MachineState:
+        """Runs translated code as far as it goes, then ``reference_step``. Two's complement in, words out."""
+        program = self._programs.get(entry)
+        if program is None:
+            program = self._programs[entry] = _translate(self._code, entry, self.config)
+        stack: list[int] = []
+        at, left, final = program(entry, limit, registers, memory, dirty, stack)
+        words: Any = _Words(memory, dirty, self.config.values)
+        state = MachineState([word % self.config.values for word in final], words, at, stack, steps=limit - left)
+        reference_run(self._code, state, self.config, limit)
+        return state

@@ -173,16 +173,6 @@ def initial_state(arguments: Sequence[str], entry: int, config: MachineConfig) -
     return MachineState(registers, memory, entry, [])
 
 
-def initial_arrays(
-    arguments: Sequence[Sequence[str]], config: MachineConfig
-) -> tuple[np.ndarray, np.ndarray]:
-    """``initial_state`` for a batch: registers int64 [B, R] and memory int64 [B, N]."""
-    states = [initial_state(texts, 0, config) for texts in arguments]
-    registers = np.array([state.registers for state in states], dtype=np.int64).reshape(-1, config.registers)
-    memory = np.array([state.memory for state in states], dtype=np.int64).reshape(-1, config.memory)
-    return registers, memory
-
-
 def result_range(address: int, length: int, config: MachineConfig) -> tuple[int, int] | None:
     """First and past-the-last address of a result given as two words, or None if it is not inside memory.
 

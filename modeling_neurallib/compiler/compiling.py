@@ -1,0 +1,190 @@
+"""The compiler in one function: parse → lower → optimise → allocate → assemble → link."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+
+from ..library import NeuralLibrary, Parameter
+from .allocate import allocate
+from .assemble import Assembled, assemble, entry
+from .errors import CompileError
+from .link import ProgramParts, link
+from .lower import INTEGER_TO_TEXT, LITERAL, literal, lower
+from .optimise import optimise
+from .parse import Signature, parse, signature
+from .runtime import assembly, routine
+from .source import SourceFunction, Sources, exported, module_path
+from .three_address import Routine
+from .types import BOOL, INT, STR, Type, list_of
+
+REGISTERS = 16
+"""Registers of the machine that programs are compiled for."""
+
+MAXIMUM_PROGRAM_PARAMETERS = 6
+
+_TEXT_FORMS = Path(__file__).parent.parent / "programs" / "_text.py"
+"""Restricted Python that reads and prints the arguments and results of programs whose types are not ``str``."""
+
+_READERS: dict[Type, tuple[str, str, str]] = {
+    INT: ("is_integer", "integer", "not a number"),
+    BOOL: ("is_truth", "truth", "not yes or no"),
+    list_of(INT): ("is_integer_list", "integer_list", "not a number"),
+}
+_PRINTERS: dict[Type, str] = {INT: INTEGER_TO_TEXT, BOOL: "truth_to_text", list_of(INT): "integer_list_to_text"}
+
+Compilable = Sequence[Callable] | Callable | ModuleType | str | Path
+
+
+def compile_library(what: Compilable, name: str | None = None, registers: int = REGISTERS) -> NeuralLibrary:
+    """Compiles Python functions into a library.
+
+    Args:
+        what: functions; or a module, or the path of a source file, whose functions without a leading underscore become
+            the programs.
+        name: the library's name; that of the file or of the first function's file by default.
+        registers: R of the machine that is compiled for.
+
+    Raises:
+        CompileError: something is outside the language; it names file, line, the construct and what to write instead.
+    """
+    sources = Sources()
+    if isinstance(what, (str, Path)):
+        path = Path(what)
+        functions, default = exported(sources.file(path)), path.stem
+    elif isinstance(what, ModuleType):
+        path = module_path(what)
+        functions, default = exported(sources.file(path)), path.stem
+    else:
+        given = [what] if callable(what) else list(what)
+        functions = [sources.of(function) for function in given]
+        default = Path(functions[0].file.label).stem if functions else "library"
+    if not functions:
+        raise CompileError(str(what), 0, "nothing to compile", "give it at least one function without a leading _")
+    return compile_functions(functions, sources, name or _as_name(default), registers)
+
+
+def compile_source(text: str, name: str = "library", registers: int = REGISTERS) -> NeuralLibrary:
+    """Compiles source text; its functions without a leading underscore become the programs."""
+    sources = Sources()
+    functions = exported(sources.text(text, "<source>"))
+    if not functions:
+        raise CompileError("<source>", 0, "nothing to compile", "give it at least one function without a leading _")
+    return compile_functions(functions, sources, name, registers)
+
+
+def compile_functions(
+    functions: list[SourceFunction], sources: Sources, name: str, registers: int = REGISTERS
+) -> NeuralLibrary:
+    """Compiles functions found in sources, and whatever they call, into a library."""
+    sources.given |= {function.name: function for function in functions}
+    unit = _Unit(sources, registers)
+    programs = [unit.program(function) for function in functions]
+    names = [program.name for program in programs]
+    for function in functions:
+        if names.count(function.name) > 1:
+            raise function.file.error(function.node, f"two programs named {function.name!r}", "rename one")
+    return link(name, programs, unit.assembled(), registers)
+
+
+class _Unit:
+    """The routines of a library being compiled, each translated once."""
+
+    def __init__(self, sources: Sources, registers: int) -> None:
+        self.sources, self.registers = sources, registers
+        self.routines: dict[str, Routine] = {}
+        self.labels: dict[int, str] = {}
+
+    def program(self, function: SourceFunction) -> ProgramParts:
+        found = signature(function)
+        if len(found.parameters) > MAXIMUM_PROGRAM_PARAMETERS:
+            raise function.file.error(
+                function.node,
+                f"a program with {len(found.parameters)} parameters",
+                f"use at most {MAXIMUM_PROGRAM_PARAMETERS}",
+            )
+        stub = f"entry of {function.name}"
+        wrapper = self._wrapper(function, found)
+        outer = self.function(wrapper or function)
+        self.routines[stub] = entry(function.name, outer, len(found.parameters))
+        parts = [stub, outer] if wrapper is None else [stub, outer, self.function(function)]
+        return ProgramParts(
+            name=function.name,
+            docstring=ast.get_docstring(function.node) or "",
+            parameters=tuple(Parameter(parameter, str(kind)) for parameter, kind in found.parameters),
+            returns=str(found.returns),
+            source=function.source,
+            routines=parts,
+        )
+
+    def _wrapper(self, function: SourceFunction, found: Signature) -> SourceFunction | None:
+        """Reads the arguments and prints the result of a program whose types are not all ``str``."""
+        name, kinds = function.name, dict(found.parameters)
+        if all(kind == STR for kind in kinds.values()) and found.returns == STR:
+            return None
+        for kind in (*kinds.values(), found.returns):
+            if kind != STR and kind not in _READERS:
+                raise function.file.error(
+                    function.node,
+                    f"a program with {kind} in its signature",
+                    "programs take and return str, int, bool or list[int]; for a helper begin the name with _",
+                )
+        body, arguments = [], []
+        for parameter, kind in kinds.items():
+            test, read, message = _READERS.get(kind, ("", "", ""))
+            if test:
+                body.append(f"    if not {test}({parameter}):\n        return {message!r}")
+            arguments.append(f"{read}({parameter})" if test else parameter)
+        result = f"{name}({', '.join(arguments)})"
+        printer = _PRINTERS.get(found.returns)
+        body.append(f"    return {printer}({result})" if printer else f"    return {result}")
+        header = f"def {name}_in_text({', '.join(f'{parameter}: str' for parameter in kinds)}) -> str:"
+        text = "\n".join([header, *body])
+        file = self.sources.text(text, f"<{name} in text>")
+        forms = self.sources.file(_TEXT_FORMS)
+        file.given = {name: function} | {each: SourceFunction(forms, node) for each, node in forms.functions.items()}
+        return SourceFunction(file, file.functions[f"{name}_in_text"])
+
+    def function(self, function: SourceFunction) -> str:
+        """The label of a function's routine; translates it and whatever it calls if that was not done yet."""
+        key = id(function.node)
+        if key in self.labels:
+            return self.labels[key]
+        label = function.name
+        if label in self.routines or label in assembly():
+            label = f"{Path(function.file.label).stem}.{function.name}"
+        while label in self.routines:
+            label += "'"
+        self.labels[key] = label
+        typed = parse(function, self.sources)
+        self.routines[label] = Routine(label, 0)  # keeps the place, and the name, of a function that calls itself
+        for callee in typed.callees.values():
+            self.function(callee)
+        self.add(lower(typed, label, self.labels, self.registers))
+        return label
+
+    def add(self, built: Routine) -> None:
+        """Finishes a routine, and brings in the runtime routines that it calls."""
+        optimise(built)
+        allocate(built, self.registers)
+        self.routines[built.name] = built
+        for label in sorted(built.calls()):
+            if label not in self.routines:
+                if label == INTEGER_TO_TEXT:
+                    forms = self.sources.file(_TEXT_FORMS)
+                    self.function(SourceFunction(forms, forms.functions[label]))
+                elif label.startswith(LITERAL):
+                    self.add(literal(label, self.registers))
+                else:
+                    self.add(routine(label, self.registers))
+
+    def assembled(self) -> dict[str, Assembled]:
+        return {label: assemble(built) for label, built in self.routines.items()}
+
+
+def _as_name(text: str) -> str:
+    name = re.sub(r"[^A-Za-z0-9_-]", "_", text).strip("_")
+    return name if name and name[0].isalpha() else f"library_{name}".rstrip("_")

@@ -1,0 +1,365 @@
+"""The dense engine: the machine on categorical distributions, differentiable in everything it holds.
+
+It is the definition of the computer inside the model: every word, address and instruction field is a distribution, one
+step is a product of factors each linear in one of them, and on one-hot input it equals ``exact``, step by step. Where
+``exact`` would stop at a fault, the dense engine goes on with the edge value of the table in ``operations``; ``check``
+and ``guard`` do nothing.
+
+Source: arXiv 2407.04899 (the register machine, probabilistic execution, adaptive recurrence); Adaptive Neural
+Compilation, arXiv 1605.07969 (fetching by average).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot, pad
+
+from ...configuration.machine_config import MachineConfig
+from .exact import validated
+from .operations import CODES, OPERATIONS, address, evaluate, signed
+from .state import MachineError, check_arguments, code_points
+
+LARGEST_VALUES = 1_024
+"""The largest V of a dense machine: its lookup tables have V² entries."""
+
+_HALT, _LOAD, _STORE, _CALL, _RETURN = (CODES[name] for name in ("halt", "load", "store", "call", "return"))
+_JUMP, _JUMP_IF_ZERO, _JUMP_IF_NOT_ZERO = (CODES[name] for name in ("jump", "jump_if_zero", "jump_if_not_zero"))
+_TABULATED = tuple(o.code for o in OPERATIONS if o.semantics is not None or o.name.startswith("index"))
+_READS_IMMEDIATE = frozenset(o.code for o in OPERATIONS if "i" in o.operands)
+
+
+@lru_cache(maxsize=256)
+def lookup_table(code: int, values: int) -> Tensor:
+    """The word that an operation computes from every pair of words, int64 [V, V], from ``operations``.
+
+    Rows are the word in source a, columns the word in source b or the immediate. Held as indices: as one-hot
+    distributions the table would have V³ entries.
+    """
+    if OPERATIONS[code].semantics is None:
+        words = [[(a + signed(b, values)) % values for b in range(values)] for a in range(values)]
+    else:
+        words = [[evaluate(code, a, b, signed(b, values), values)[0] for b in range(values)] for a in range(values)]
+    return torch.tensor(words)
+
+
+@lru_cache(maxsize=16)
+def address_table(values: int, memory: int) -> Tensor:
+    """The address base + offset for every pair of words, int64 [V, V]; N stands for every address outside memory."""
+    table = np.full((values, values), memory)
+    for offset in range(values):
+        for base in range(values):
+            location, fault = address(base, signed(offset, values), memory)
+            if not fault:
+                table[base, offset] = location
+    return torch.from_numpy(table)
+
+
+@dataclass(frozen=True)
+class SoftProgram:
+    """A program as distributions: each field of each of P instructions, by itself.
+
+    Attributes:
+        operation: [P, operations].
+        source_a: [P, R].
+        source_b: [P, R].
+        target: [P, R].
+        immediate: [P, max(V, P)]. Operations on words read entry j as the word j mod V, jumps and calls as the code
+            address j, and as the address past the end if j ≥ P.
+    """
+
+    operation: Tensor
+    source_a: Tensor
+    source_b: Tensor
+    target: Tensor
+    immediate: Tensor
+
+    @classmethod
+    def from_instructions(
+        cls,
+        instructions: np.ndarray,
+        config: MachineConfig,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
+    ) -> SoftProgram:
+        """The one-hot program of instructions [P, 5].
+
+        Raises:
+            MachineError: an instruction is out of range.
+        """
+        code = torch.from_numpy(validated(instructions, config)).to(device)
+        jumps = torch.tensor(["l" in operation.operands for operation in OPERATIONS], device=device)[code[:, 0]]
+        immediate = torch.where(jumps, code[:, 4], code[:, 4] % config.values)
+        registers, entries = config.registers, max(config.values, len(code))
+        columns = zip(
+            (code[:, 0], code[:, 1], code[:, 2], code[:, 3], immediate),
+            (len(OPERATIONS), registers, registers, registers, entries),
+            strict=True,
+        )
+        return cls(*(one_hot(column, size).to(dtype) for column, size in columns))
+
+    def __len__(self) -> int:
+        return len(self.operation)
+
+
+@dataclass(frozen=True)
+class DenseState:
+    """B machines. Code addresses are 0…P, the last being the one past the end, where the machine halts.
+
+    Attributes:
+        memory: [B, N, V].
+        registers: [B, R, V].
+        program_counter: [B, P + 1].
+        stack: return addresses, [B, D, P + 1].
+        depth: how many return addresses are on the stack, [B, D + 1].
+        halted: the probability that the machine has halted, [B].
+    """
+
+    memory: Tensor
+    registers: Tensor
+    program_counter: Tensor
+    stack: Tensor
+    depth: Tensor
+    halted: Tensor
+
+
+def _normalised(rows: Tensor) -> Tensor:
+    # Off the simplex mass is squared at every step and drowns the rest; an exact row is left exact. Where 0 is meant
+    # rounding may leave −1e-8.
+    rows = rows.clamp_min(0)
+    return rows / rows.sum(-1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)
+
+
+def _blend(weight: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    """weight · new + (1 − weight) · old, the weight broadcast over the trailing axes."""
+    weight = weight.reshape(weight.shape + (1,) * (old.dim() - weight.dim()))
+    return weight * new + (1 - weight) * old
+
+
+def _up(rows: Tensor) -> Tensor:
+    """Every entry moved to the next index; the last stays where it is."""
+    return torch.cat([torch.zeros_like(rows[:, :1]), rows[:, :-2], rows[:, -2:].sum(-1, keepdim=True)], dim=1)
+
+
+def _down(rows: Tensor) -> Tensor:
+    """Every entry moved to the index before; the first stays where it is."""
+    return torch.cat([rows[:, :2].sum(-1, keepdim=True), rows[:, 2:], torch.zeros_like(rows[:, :1])], dim=1)
+
+
+class DenseMachine:
+    """Steps distributions through a program.
+
+    Args:
+        program: the instructions, one-hot or soft; gradients flow into them.
+        config: the shape of the machine; V at most ``LARGEST_VALUES``.
+
+    Raises:
+        MachineError: V is too large, or the program is of another shape.
+    """
+
+    def __init__(self, program: SoftProgram, config: MachineConfig):
+        if config.values > LARGEST_VALUES:
+            raise MachineError(
+                f"the dense engine holds tables of V² entries and takes V ≤ {LARGEST_VALUES}, found {config.values}; "
+                "use a smaller machine or the exact engine"
+            )
+        size = len(program)
+        wide = (len(OPERATIONS), *(config.registers,) * 3, max(config.values, size))
+        for field, width in zip(fields(program), wide, strict=True):
+            shape = tuple(getattr(program, field.name).shape)
+            if shape != (size, width) or not size:
+                raise MachineError(f"{field.name} of the program must have shape {(size, width)}, found {shape}")
+        self.config = config
+        self.program = program
+        # Behind the last instruction stands a halt: what a program counter past the end fetches.
+        self._fields = [pad(getattr(program, field.name), (0, 0, 0, 1)) for field in fields(program)]
+        for part, entry in zip(self._fields, (_HALT, 0, 0, 0, 0), strict=True):
+            part[-1, entry] = 1
+        learned = program.operation.requires_grad
+        # An operation of weight 0 everywhere adds nothing; it is skipped unless its weight needs a gradient.
+        used = (program.operation != 0).any(0).tolist()
+        self._tabulated = [code for code in _TABULATED if learned or used[code]]
+        self._tables: dict[int, Tensor] = {}
+
+    def step(self, state: DenseState) -> DenseState:
+        """One instruction.
+
+        With c the program counter, M memory, R registers, S stack, d depth, h halting probability, and ⟨t⟩(x, y) the
+        distribution of t[X, Y] for independent X ~ x, Y ~ y:
+
+        | quantity                      | equation                                                     | shape       |
+        |-------------------------------|--------------------------------------------------------------|-------------|
+        | fields p, s, u, t, i          | c · field                                                    | [B, ·]      |
+        | operands a, b                 | s · R, u · R                                                 | [B, V]      |
+        | location l                    | ⟨a + i⟩, the last entry being outside memory                 | [B, N + 1]  |
+        | value w (mass: writes)        | Σ_o p_o ⟨o⟩(a, b or i) + p_load (l · M, outside: the word 0) | [B, V]      |
+        | R′[r]                         | t_r w + (1 − t_r |w|) R[r]                                   | [B, R, V]   |
+        | M′[n]                         | g b + (1 − g) M[n],  g = p_store l_n                         | [B, N, V]   |
+        | next n                        | c moved up by one, from the end nowhere                      | [B, P + 1]  |
+        | taken j                       | p_jump + p_call + p_jz a₀ + p_jnz (1 − a₀)                   | [B]         |
+        | stays k                       | p_halt + p_return d₀                                         | [B]         |
+        | c′                            | j i + k c + p_return Σ_{q>0} d_q S[q − 1] + the rest n       | [B, P + 1]  |
+        | S′[q]                         | e n + (1 − e) S[q],  e = p_call d_q                          | [B, D, P+1] |
+        | d′                            | p_call (d up by one) + p_return (d down by one) + the rest d | [B, D + 1]  |
+
+        All rows are then normalised. What has halted keeps its state: X ← h X + (1 − h) X′, and h ← h + (1 − h) k.
+        """
+        c, d, memory = state.program_counter, state.depth, state.memory
+        p, s, u, t, i = (c @ field for field in self._fields)
+        immediate, destination = self._as_word(i), self._as_address(i)
+        a = torch.einsum("br,brv->bv", s, state.registers)
+        b = torch.einsum("br,brv->bv", u, state.registers)
+        pairs = {False: torch.einsum("bx,by->bxy", a, b), True: torch.einsum("bx,by->bxy", a, immediate)}
+
+        location = self._distribution(self._address_table(a), pairs[True], self.config.memory + 1)
+        loaded = torch.einsum("bn,bnv->bv", location[:, :-1], memory) + pad(location[:, -1:], (0, a.shape[1] - 1))
+        value = p[:, _LOAD, None] * loaded
+        for code in self._tabulated:
+            outcome = self._distribution(self._table(code, a), pairs[code in _READS_IMMEDIATE], a.shape[1])
+            value = value + p[:, code, None] * outcome
+        written = t * (p[:, _LOAD] + p[:, list(_TABULATED)].sum(-1))[:, None]
+        registers = t[:, :, None] * value[:, None] + (1 - written)[:, :, None] * state.registers
+        memory = _blend(p[:, _STORE, None] * location[:, :-1], b[:, None], memory)
+
+        following, zero, empty = _up(c), a[:, 0], d[:, 0]
+        taken = p[:, _JUMP] + p[:, _CALL] + p[:, _JUMP_IF_ZERO] * zero + p[:, _JUMP_IF_NOT_ZERO] * (1 - zero)
+        stays = p[:, _HALT] + p[:, _RETURN] * empty
+        returns = p[:, _RETURN, None] * torch.einsum("bq,bqp->bp", d[:, 1:], state.stack)
+        rest = 1 - taken - p[:, _HALT] - p[:, _RETURN]
+        counter = taken[:, None] * destination + stays[:, None] * c + returns + rest[:, None] * following
+        stack = _blend(p[:, _CALL, None] * d[:, :-1], following[:, None], state.stack)
+        call, back = p[:, _CALL, None], p[:, _RETURN, None]
+        depth = call * _up(d) + back * _down(d) + (1 - call - back) * d
+
+        going = 1 - state.halted
+        return DenseState(
+            memory=_blend(going, _normalised(memory), state.memory),
+            registers=_blend(going, _normalised(registers), state.registers),
+            program_counter=_blend(going, _normalised(counter), c),
+            stack=_blend(going, _normalised(stack), state.stack),
+            depth=_blend(going, _normalised(depth), d),
+            halted=state.halted + going * stays,
+        )
+
+    def run(
+        self, state: DenseState, max_steps: int | None = None, halt_threshold: float = 0.99
+    ) -> tuple[DenseState, int]:
+        """Steps until every machine of the batch has halted with at least this probability; at most ``max_steps``.
+
+        Returns:
+            The last state, and the number of steps taken. Machines below the threshold ran out of steps.
+        """
+        limit = self.config.max_steps if max_steps is None else max_steps
+        steps = 0
+        while steps < limit and bool((state.halted < halt_threshold).any()):
+            state = self.step(state)
+            steps += 1
+        return state, steps
+
+    def initial_state(self, arguments: Sequence[Sequence[str | Tensor]], entries: Sequence[int]) -> DenseState:
+        """The states in which programs start, laid out as in ``state``.
+
+        Args:
+            arguments: for each of B machines its arguments; each is a text, or the soft copy that a reader makes of
+                one: distributions over the value of each character, [length, V], into which gradients flow.
+            entries: for each machine a code address.
+
+        Raises:
+            MachineError: an argument or an entry does not fit.
+        """
+        if len(entries) != len(arguments):
+            raise MachineError(
+                f"{len(entries)} entries but {len(arguments)} lists of arguments; a call has one of each"
+            )
+        values, size = self.config.values, len(self.program)
+        like = self.program.operation
+        memories, registers = [], []
+        for entry, texts in zip(entries, arguments, strict=True):
+            if not 0 <= entry < size:
+                raise MachineError(f"entry must be a code address 0…{size - 1}, found {entry}")
+            points = [code_points(text) for text in texts if isinstance(text, str)]
+            highest = max((int(p.max(initial=0)) for p in points), default=0)
+            check_arguments([len(text) for text in texts], highest, self.config)
+            rows = [self.one_hot_words([0]).to(like)]
+            first = [0] * self.config.registers
+            free = 1
+            for position, text in enumerate(texts):
+                soft = self.one_hot_words([ord(x) for x in text]).to(like) if isinstance(text, str) else text
+                if soft.shape != (len(text), values):
+                    raise MachineError(f"a soft argument must have shape [length, {values}], found {list(soft.shape)}")
+                rows += [rows[0], soft]
+                first[2 * position], first[2 * position + 1] = free + 1, len(text)
+                free += 1 + len(text)
+            first[-2], first[-1] = free, self.config.memory - 1
+            memories.append(torch.cat([*rows, self.one_hot_words([0]).to(like).expand(self.config.memory - free, -1)]))
+            registers.append(self.one_hot_words(first).to(like))
+        return self.state_from(torch.stack(memories), torch.stack(registers), entries)
+
+    def state_from(self, memory: Tensor, registers: Tensor, entries: Sequence[int]) -> DenseState:
+        """Machines about to start at ``entries`` with this memory [B, N, V] and these registers [B, R, V]."""
+        depth, addresses = self.config.call_depth, len(self.program) + 1
+        counter = one_hot(torch.tensor(entries, device=memory.device), addresses).to(memory)
+        nothing = torch.zeros(len(counter), depth, dtype=torch.long, device=memory.device)
+        return DenseState(
+            memory=memory,
+            registers=registers,
+            program_counter=counter,
+            stack=one_hot(nothing, addresses).to(memory),
+            depth=one_hot(nothing[:, 0], depth + 1).to(memory),
+            halted=memory.new_zeros(len(counter)),
+        )
+
+    def one_hot_words(self, words: Sequence[int] | np.ndarray) -> Tensor:
+        """Words 0…V−1 of any shape [...] as distributions [..., V]."""
+        return one_hot(torch.as_tensor(np.asarray(words, np.int64)), self.config.values)
+
+    def result(self, state: DenseState, length: int) -> tuple[Tensor, Tensor]:
+        """The text that the machines return, as expected under their state.
+
+        Args:
+            state: after a run.
+            length: how many characters to read, L.
+
+        Returns:
+            The distribution of the text's length, [B, V], and of each of its first L characters, [B, L, V]: the mean of
+            memory under the distribution of the address. An address outside memory reads as the word 0.
+        """
+        start, values = state.registers[:, 0], self.config.values
+        outside = values + length - self.config.memory
+        nothing = self.one_hot_words([0]).to(state.memory).expand(len(start), outside, -1)
+        memory = torch.cat([state.memory, nothing], dim=1)
+        characters = [torch.einsum("bn,bnv->bv", start, memory[:, k : k + values]) for k in range(length)]
+        empty = memory.new_zeros(len(start), 0, values)
+        return state.registers[:, 1], torch.stack(characters, dim=1) if characters else empty
+
+    def _as_word(self, immediate: Tensor) -> Tensor:
+        """Entries [B, max(V, P)] read as words mod V, [B, V]."""
+        missing = -immediate.shape[1] % self.config.values
+        return pad(immediate, (0, missing)).reshape(len(immediate), -1, self.config.values).sum(1)
+
+    def _as_address(self, immediate: Tensor) -> Tensor:
+        """Entries [B, max(V, P)] read as code addresses, [B, P + 1]; what lies past the end is its last entry."""
+        size = len(self.program)
+        return torch.cat([immediate[:, :size], immediate[:, size:].sum(-1, keepdim=True)], dim=1)
+
+    @staticmethod
+    def _distribution(table: Tensor, pairs: Tensor, outcomes: int) -> Tensor:
+        """The distribution [B, outcomes] of the table's entry [V, V] at a random pair, [B, V, V]."""
+        where = table.flatten().expand(len(pairs), -1)
+        return pairs.new_zeros(len(pairs), outcomes).scatter_add(1, where, pairs.flatten(1))
+
+    def _table(self, code: int, like: Tensor) -> Tensor:
+        if code not in self._tables or self._tables[code].device != like.device:
+            self._tables[code] = lookup_table(code, self.config.values).to(like.device)
+        return self._tables[code]
+
+    def _address_table(self, like: Tensor) -> Tensor:
+        outside = -1  # no operation has this code
+        if outside not in self._tables or self._tables[outside].device != like.device:
+            self._tables[outside] = address_table(self.config.values, self.config.memory).to(like.device)
+        return self._tables[outside]

@@ -1,0 +1,677 @@
+"""A LLaMA with a differentiable computer inside: read, select, run, write.
+
+    text ─ tokens ─ hidden states ─┬─ Selector   call now? which program?
+                                   ├─ Reader     which characters are its arguments?
+                                   │      ↓
+                                   │   Machine   runs the program until it halts
+                                   │      ↓
+                                   └─ Writer     result characters → next-token distribution
+
+Where no call is open, the logits are those of the backbone, to the last bit. Where one is, the next token is the next token
+of the result. The next token is a function of the prefix alone; a cache only saves work.
+
+Source: arXiv 2407.04899 (Saldyt & Kambhampati), sections on the augmented LLaMA and its program library.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, LlamaModel, PreTrainedModel
+from transformers import initialization as init
+from transformers.cache_utils import Cache, DynamicCache
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+
+from ..configuration.configuration_neurallib import NeuralLibConfig
+from ..configuration.machine_config import MachineConfig
+from .call import Call, CallLayer, Row
+from .characters import CharacterTable
+from .library import NeuralLibrary
+from .machine.operations import FIELDS
+from .machine.state import MachineError, RunResult
+from .objective import MarginalObjective
+from .reader import Reader, argument_texts, decode_labelling
+from .selector import Selector, StateProjection
+from .writer import END, Writer, forbidden_after, result_tokens
+
+FLOOR = -1.0e4
+"""Logit of a token that a call excludes: finite, because −∞ turns into NaN under n-gram bans; e^−10,000 is zero."""
+
+
+class NeuralLibError(ValueError):
+    """A model, tokenizer or input that the computer cannot work with."""
+
+
+@dataclass
+class Intervention:
+    """What a call says about the token after one position: this one, or none of those.
+
+    Attributes:
+        row: sequence in the batch. column: position in the input of this forward pass.
+        token: the next token, or None. forbidden: bool [vocabulary], or None.
+    """
+
+    row: int
+    column: int
+    token: int | None = None
+    forbidden: np.ndarray | None = None
+
+
+@dataclass
+class NeuralLibModelOutput(BaseModelOutputWithPast):
+    """Hidden states, and for every sequence its calls so far (in ``generate`` too)."""
+
+    calls: tuple[tuple[Call, ...], ...] | None = None
+    interventions: list[Intervention] | None = None
+
+
+@dataclass
+class NeuralLibCausalLMOutput(CausalLMOutputWithPast):
+    """Logits, and for every sequence its calls so far.
+
+    Attributes:
+        loss: the negative log-likelihood of the answers, summed over calls, a mean per sequence.
+        logits: [B, kept positions, vocabulary]. calls: a tuple of calls for each sequence.
+        log_likelihoods: [B], of each answer (with ``labels``).
+    """
+
+    calls: tuple[tuple[Call, ...], ...] | None = None
+    log_likelihoods: torch.FloatTensor | None = None
+
+
+class Computer(nn.Module):
+    """The heads and the library: everything that is added to a LLaMA.
+
+    Parameters and buffers are float32 and integers whatever the backbone's precision, so that a gate in bfloat16 cannot
+    disagree with itself. Buffers: ``token_bytes`` and ``token_offsets`` (character table), ``instructions`` int64 [P, 5],
+    ``descriptions`` float32 [programs, features], the programs' docstrings through the backbone.
+    """
+
+    def __init__(self, config: NeuralLibConfig):
+        super().__init__()
+        self.config = config
+        layers = len(config.feature_layers or [])
+        described = config.hidden_size * layers
+        programs, instructions = library_shape(config.library)
+        self.projection = StateProjection(config.hidden_size, layers, config.head_width)
+        self.selector = Selector(config.head_width, config.head_heads, config.key_width, described)
+        self.reader = Reader(
+            config.head_width, config.head_heads, config.reader_layers, config.key_width, config.max_arguments
+        )
+        self.writer = Writer(config.head_width)
+        self.offsets = nn.Parameter(torch.zeros(programs, config.key_width))
+        self.register_buffer("descriptions", torch.zeros(programs, described))
+        self.register_buffer("instructions", torch.zeros(instructions, len(FIELDS), dtype=torch.int64))
+        self.register_buffer("token_bytes", torch.zeros(config.token_bytes, dtype=torch.uint8))
+        self.register_buffer("token_offsets", torch.zeros(config.vocab_size + 1, dtype=torch.int64))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+        """Moves with the model, but keeps float32: ``model.half()`` leaves the computer exact."""
+
+        def keep_precision(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            if moved.dtype == tensor.dtype or tensor.is_meta:
+                return moved
+            return tensor.to(moved.device)
+
+        return super()._apply(keep_precision, recurse)
+
+    @cached_property
+    def table(self) -> CharacterTable:
+        return CharacterTable(self.token_bytes.cpu().numpy(), self.token_offsets.cpu().numpy())
+
+    @cached_property
+    def library(self) -> NeuralLibrary | None:
+        if self.config.library is None:
+            return None
+        return NeuralLibrary.from_tensors(self.config.library, {"instructions": self.instructions.cpu().numpy()})
+
+    @cached_property
+    def programs(self) -> list[str]:
+        """Qualified names, in the order of the keys."""
+        return list(self.library.programs) if self.library is not None else []
+
+    @cached_property
+    def arities(self) -> list[int]:
+        """The number of arguments of each program."""
+        return [len(program.parameters) for program in self.library.programs.values()] if self.library else []
+
+    @property
+    def machine(self) -> MachineConfig:
+        return self.config.machine_config
+
+    def forget_cached(self) -> None:
+        """After the buffers changed: what was derived from them is made anew."""
+        for name in ("table", "library", "programs", "arities"):
+            self.__dict__.pop(name, None)
+
+    def keys(self) -> Tensor:
+        """[programs, key_width]"""
+        return self.selector.keys(self.descriptions, self.offsets)
+
+    def allowed(self) -> Tensor:
+        """bool [programs]: not disabled, and with no more arguments than the reader knows roles."""
+        disabled = set(self.config.disabled_programs or [])
+        return torch.tensor(
+            [
+                name not in disabled and 0 < arity <= self.config.max_arguments
+                for name, arity in zip(self.programs, self.arities, strict=True)
+            ],
+            dtype=torch.bool,
+            device=self.offsets.device,
+        )
+
+    @property
+    def idle(self) -> bool:
+        """True when there is nothing that could be called."""
+        return self.config.library is None or self.offsets.shape[0] == 0
+
+    @torch.no_grad()
+    def advance(self, layer: CallLayer, tokens: Tensor, mask: Tensor, features: Tensor) -> list[Intervention]:
+        """Take in the next T positions of every sequence, decide calls, and say what they make of the tokens to come.
+
+        Args:
+            layer: the state of the prefix, which is extended. tokens: int64 [B, T]. mask: bool [B, T], False for padding.
+            features: [B, T, ·] of these positions.
+        """
+        states = self.projection(features)
+        query, key, value = self.selector.split(states)
+        layer.extend(states, key, value, mask)
+        assert layer.key is not None and layer.value is not None and layer.mask is not None
+        new, total = tokens.shape[1], layer.length
+        causal = torch.ones(new, total, dtype=torch.bool, device=tokens.device).tril(total - new)
+        visible = causal[None, None] & layer.mask[:, None, None, :]
+        pooled = self.selector.pool(states, query, layer.key, layer.value, visible)
+        keys = self.keys()
+        choices = self.selector(pooled, keys, self.allowed())
+        opens = (choices[..., 0].exp() < 1 - self.config.call_threshold).tolist()
+        ends = self.writer.end_scores(pooled)
+        interventions = []
+        real = mask.tolist()
+        for number, row in enumerate(layer.rows):
+            for column, token in enumerate(tokens[number].tolist()):
+                if not real[number][column]:
+                    continue
+                row.tokens.append(token)
+                following = row.following()
+                if (following is None or following[1] > len(following[0].tokens)) and opens[number][column]:
+                    call = self.open_call(layer, number, total - new + column, pooled[number, column], choices[number, column], keys)
+                    if call is not None:
+                        row.calls.append(call)
+                        following = row.following()
+                if following is not None:
+                    found = self.write(row, *following, ends=ends[number, column])
+                    if found is not None:
+                        interventions.append(Intervention(number, column, *found))
+        return interventions
+
+    def write(self, row: Row, call: Call, written: int, ends: Tensor) -> tuple[int | None, np.ndarray | None] | None:
+        """The next token of a result, its end, or the tokens forbidden after it; None where the backbone is free."""
+        if written < len(call.tokens):
+            return call.tokens[written], None
+        after = written - len(call.tokens)
+        if after == 0 and int(ends.argmax()) == END and self.config.end_of_turn_token_id is not None:
+            return self.config.end_of_turn_token_id, None
+        if after > 1:
+            return None
+        forbidden = forbidden_after(self.table, call.result or "", row.tokens[len(row.tokens) - after :])
+        return None if forbidden is None else (None, forbidden)
+
+    def open_call(self, layer: CallLayer, number: int, position: int, pooled: Tensor, choices: Tensor, keys: Tensor) -> Call | None:
+        """Select, read, run: the call that opens at a position, or None when the sequence has used up its budget.
+
+        Args:
+            layer: the state of the prefix. number: the sequence. position: the column, padding counted.
+            pooled: [width] and choices: [1 + programs] of that position. keys: [programs, key_width].
+        """
+        row = layer.rows[number]
+        spent = sum(call.steps for call in row.calls)
+        if self.library is None or len(row.calls) >= self.config.max_calls or spent >= self.config.max_steps:
+            return None
+        began = time.perf_counter()
+        chosen = int(choices[1:].argmax())
+        program = self.library.programs[self.programs[chosen]]
+        characters = self.table.characters(row.tokens)
+        assert layer.states is not None and layer.mask is not None
+        prefix = layer.states[number, : position + 1][layer.mask[number, : position + 1]].unsqueeze(0)
+        encoded = self.reader.encode(prefix, torch.ones_like(prefix[..., 0], dtype=torch.bool), pooled.unsqueeze(0))
+        scores = self.reader(
+            encoded,
+            torch.from_numpy(characters.code_points).to(prefix.device).unsqueeze(0),
+            torch.from_numpy(characters.tokens).to(prefix.device).unsqueeze(0),
+            keys[chosen].view(1, 1, -1),
+        )
+        labelling = decode_labelling(scores[0, 0].cpu().numpy(), self.arities[chosen], self.config.reader_switch_cost)
+        arguments = argument_texts(labelling, characters.code_points, characters.boundary, self.arities[chosen])
+        outcome, fault = self.run(program.name, arguments, self.config.max_steps - spent)
+        written: list[int] = []
+        if outcome is not None and outcome.text is not None:
+            written = result_tokens(self.table, int(self.writer.lead_scores(pooled).argmax()), outcome.text)
+        return Call(
+            start=len(row.tokens),
+            program=program.name,
+            library=self.library.name,
+            arguments=tuple(arguments),
+            probability=float(choices[1 + chosen].exp()),
+            result=None if outcome is None else outcome.text,
+            tokens=tuple(written),
+            steps=0 if outcome is None else outcome.steps,
+            fault=fault,
+            seconds=time.perf_counter() - began,
+        )
+
+    def run(self, program: str, arguments: Sequence[str], max_steps: int) -> tuple[RunResult | None, str]:
+        """Run a program on the texts read; the second value says why there is no result."""
+        assert self.library is not None
+        if not all(arguments):
+            missing = ", ".join(str(role + 1) for role, text in enumerate(arguments) if not text)
+            return None, f"argument {missing} of {program} was not found in the text"
+        machine = self.machine
+        limited = MachineConfig(**{**machine.to_dict(), "max_steps": min(machine.max_steps, max_steps)})
+        try:
+            outcome = self.library.call(program, list(arguments), machine=limited)
+        except MachineError as error:
+            return None, str(error)
+        return outcome, "" if outcome.text is not None else outcome.fault.name
+
+
+def library_shape(library: dict[str, Any] | None) -> tuple[int, int]:
+    """(programs, instructions) of the library described in a configuration."""
+    if library is None:
+        return 0, 0
+    return len(library["programs"]), int(library["instructions"])
+
+
+class NeuralLibModel(LlamaModel):
+    """The backbone with its computer: hidden states and calls."""
+
+    config_class = NeuralLibConfig
+    _keep_in_fp32_modules_strict = ("computer",)
+
+    def __init__(self, config: NeuralLibConfig):
+        super().__init__(config)
+        self.computer = Computer(config)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        _init_computer(module)
+
+    def features(self, hidden_states: Sequence[Tensor]) -> Tensor:
+        """What the heads read of the hidden states (as ``output_hidden_states`` gives them): [B, T, ·]."""
+        return StateProjection.features([hidden_states[layer] for layer in self.config.feature_layers])
+
+    def forward(  # type: ignore[override]
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        decide_calls: bool = True,
+        **kwargs: Any,
+    ) -> NeuralLibModelOutput:
+        """As ``LlamaModel``; besides it decides calls and says what they make of the logits.
+
+        Args:
+            decide_calls: False leaves the computer out (training on given answers does).
+        Raises:
+            NeuralLibError: embeddings in place of tokens (an argument is read from characters, which they do not have), or a
+                cache that was filled without the computer.
+        """
+        wanted = kwargs.pop("output_hidden_states", None)
+        wanted = self.config.output_hidden_states if wanted is None else wanted
+        active = decide_calls and not self.computer.idle
+        if active and input_ids is None:
+            raise NeuralLibError(
+                "inputs_embeds were given, but calls read characters, which embeddings do not have: pass input_ids, or "
+                "decide_calls=False to use the backbone alone"
+            )
+        if active and attention_mask is not None and attention_mask.dim() != 2:
+            raise NeuralLibError(
+                f"attention_mask has {attention_mask.dim()} dimensions: the reader needs the 2-D one [batch, length], which "
+                "says which tokens are padding"
+            )
+        output = super().forward(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            output_hidden_states=True,
+            **kwargs,
+        )
+        calls, interventions = None, None
+        if active and input_ids is not None:
+            layer = self._call_layer(output.past_key_values, input_ids.shape[1])
+            mask = torch.ones_like(input_ids, dtype=torch.bool)
+            if attention_mask is not None:
+                mask = attention_mask[:, layer.length : layer.length + input_ids.shape[1]].to(input_ids.device).bool()
+            interventions = self.computer.advance(layer, input_ids, mask, self.features(output.hidden_states))
+            calls = tuple(tuple(row.calls) for row in layer.rows)
+        return NeuralLibModelOutput(
+            last_hidden_state=output.last_hidden_state,
+            past_key_values=output.past_key_values,
+            hidden_states=output.hidden_states if wanted else None,
+            attentions=output.attentions,
+            calls=calls,
+            interventions=interventions,
+        )
+
+    def _call_layer(self, cache: Cache | None, new: int) -> CallLayer:
+        """The computer's layer of a cache, appended after the decoder's on the first pass; without a cache, a fresh one."""
+        if cache is None:
+            return CallLayer()
+        layers = cache.layers
+        if len(layers) > self.config.num_hidden_layers and isinstance(layers[-1], CallLayer):
+            layer = layers[-1]
+        else:
+            layer = CallLayer()
+            layers.append(layer)
+        seen = int(cache.get_seq_length()) - new
+        if layer.length != seen:
+            raise NeuralLibError(
+                f"the cache holds {seen} tokens, but the computer has read {layer.length} of them: fill the cache with this "
+                "model from the start, so that arguments can be read from all of the text"
+            )
+        return layer
+
+    def describe(self, tokenizer: Any, texts: Sequence[str]) -> Tensor:
+        """Descriptions of programs: the mean over tokens of the features of each text, float32 [texts, features]."""
+        rows = []
+        device = self.embed_tokens.weight.device
+        for text in texts:
+            tokens = torch.tensor([tokenizer.encode(text, add_special_tokens=False)], device=device)
+            with torch.no_grad():
+                output = self(tokens, use_cache=False, decide_calls=False, output_hidden_states=True)
+            rows.append(self.features(output.hidden_states)[0].mean(0))
+        width = self.computer.descriptions.shape[1]
+        return torch.stack(rows) if rows else torch.zeros(0, width)
+
+
+def _init_computer(module: nn.Module) -> None:
+    """Initial values of what is ours, when a plain Llama checkpoint is loaded into the augmented class."""
+    if isinstance(module, nn.Conv1d):
+        init.normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            init.zeros_(module.bias)
+    if isinstance(module, Computer):
+        init.zeros_(module.offsets)
+        for buffer in (module.descriptions, module.instructions, module.token_bytes, module.token_offsets):
+            init.zeros_(buffer)
+    if isinstance(module, Selector):
+        # Before training nothing is ever called: an untrained model is its backbone.
+        init.constant_(module.no_call.bias, 8.0)
+
+
+def program_text(name: str, docstring: str) -> str:
+    """What the backbone reads of a program to make its key."""
+    return f"{name.rsplit('.', 1)[-1].replace('_', ' ')}: {docstring}"
+
+
+class NeuralLibForCausalLM(LlamaForCausalLM):
+    """A LLaMA that calls compiled programs.
+
+    Get one with :meth:`from_llama` (any Llama checkpoint and a library) or ``from_pretrained`` (a folder or Hub repository
+    that :meth:`save_pretrained` made).
+    """
+
+    config_class = NeuralLibConfig
+    _keep_in_fp32_modules_strict = ("computer",)
+    _supports_context_parallel = False
+
+    def __init__(self, config: NeuralLibConfig):
+        super().__init__(config)
+        self.model = NeuralLibModel(config)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        _init_computer(module)
+
+    @classmethod
+    def is_backend_compatible(cls) -> bool:
+        """Serving backends that bypass ``forward`` would run the backbone without its computer."""
+        return False
+
+    @property
+    def computer(self) -> Computer:
+        return self.model.computer
+
+    @property
+    def library(self) -> NeuralLibrary | None:
+        return self.computer.library
+
+    @classmethod
+    def from_llama(
+        cls,
+        base: str | PreTrainedModel,
+        library: NeuralLibrary | None = None,
+        tokenizer: Any = None,
+        machine: MachineConfig | None = None,
+        heads: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> NeuralLibForCausalLM:
+        """Put a computer into a Llama.
+
+        Args:
+            base: a model id, a folder or a loaded ``LlamaForCausalLM``; ``gguf_file=…`` among ``kwargs`` reads a GGUF.
+            library: programs to call. None: load some later with :meth:`load_library`.
+            tokenizer: that of the base; by default it is loaded from the same place.
+            machine: shape of the machine that answers.
+            heads: fields of :class:`NeuralLibConfig` that shape the heads, e.g. ``{"head_width": 64}``.
+            kwargs: passed to ``AutoModelForCausalLM.from_pretrained``.
+        Raises:
+            NeuralLibError: the base is not a Llama, or its tokenizer is missing.
+        """
+        if isinstance(base, str):
+            tokenizer = tokenizer or AutoTokenizer.from_pretrained(
+                base, **{name: kwargs[name] for name in ("gguf_file", "revision") if name in kwargs}
+            )
+            base = AutoModelForCausalLM.from_pretrained(base, **{"dtype": torch.float32, **kwargs})
+        if base.config.model_type != "llama":
+            raise NeuralLibError(
+                f"the base is a {base.config.model_type!r} model, but the computer is built for 'llama': "
+                "choose a checkpoint of the Llama architecture"
+            )
+        if tokenizer is None:
+            raise NeuralLibError("a loaded base was given without its tokenizer: pass tokenizer=AutoTokenizer.from_pretrained(…)")
+        table = CharacterTable.from_tokenizer(tokenizer, base.config.vocab_size)
+        shape = {k: v for k, v in base.config.to_dict().items() if k not in ("model_type", "quantization_config", "architectures")}
+        config = NeuralLibConfig(
+            **shape,
+            **(heads or {}),
+            machine=(machine or MachineConfig()).to_dict(),
+            token_bytes=len(table.data),
+            end_of_turn_token_id=end_of_turn(tokenizer, base.config.eos_token_id),
+        )
+        with torch.device("meta"):
+            model = cls(config)
+        model.load_state_dict(base.state_dict(), strict=False, assign=True)
+        model.model.rotary_emb = base.model.rotary_emb
+        model.model.computer = Computer(config)
+        model.model.computer.apply(_init_computer)
+        model.model.computer.token_bytes.copy_(torch.from_numpy(table.data.copy()))
+        model.model.computer.token_offsets.copy_(torch.from_numpy(table.offsets))
+        model.tie_weights()
+        model.model.computer.to(base.device)
+        model.generation_config = base.generation_config
+        model.config.name_or_path = base.config.name_or_path
+        model.eval()
+        if library is not None:
+            model.load_library(library, tokenizer=tokenizer)
+        return model
+
+    def load_library(self, library: NeuralLibrary | str, tokenizer: Any = None, revision: str | None = None) -> None:
+        """Add a library's programs to those that can be called.
+
+        Args:
+            library: a library, a folder or a Hub id. tokenizer: that of the model; by default it is loaded from its folder.
+        """
+        if isinstance(library, str):
+            library = NeuralLibrary.from_pretrained(library, revision=revision)
+        tokenizer = tokenizer or AutoTokenizer.from_pretrained(self.config.name_or_path)
+        computer = self.computer
+        known = computer.library
+        linked = library if known is None else NeuralLibrary.link([known, library])
+        texts = [program_text(program.name, program.docstring) for program in linked.programs.values()]
+        descriptions = self.model.describe(tokenizer, texts)
+        offsets = torch.zeros(len(linked.programs), computer.offsets.shape[1], device=computer.offsets.device)
+        offsets[: computer.offsets.shape[0]] = computer.offsets.detach()
+        self._install(linked, descriptions, offsets)
+
+    def _install(self, library: NeuralLibrary, descriptions: Tensor, offsets: Tensor) -> None:
+        """Put a library with its programs' descriptions [programs, ·] and offsets [programs, key_width] into the model."""
+        computer, device = self.computer, self.computer.offsets.device
+        described, tensors = library.to_tensors()
+        self.config.library = described
+        computer.instructions = torch.from_numpy(np.ascontiguousarray(tensors["instructions"], dtype=np.int64)).to(device)
+        computer.descriptions = descriptions.to(device)
+        computer.offsets = nn.Parameter(offsets.to(device))
+        computer.forget_cached()
+
+    def forward(  # type: ignore[override]
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **kwargs: Any,
+    ) -> NeuralLibCausalLMOutput:
+        """As ``LlamaForCausalLM``, with calls.
+
+        With ``labels`` (int64 [B, L], −100 for the prompt) the loss is the negative log-likelihood of the answers, summed over
+        calls; logits are then the backbone's.
+        """
+        training = labels is not None and not self.computer.idle
+        output = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            decide_calls=not training,
+            **({**kwargs, "output_hidden_states": True} if training else kwargs),
+        )
+        hidden = output.last_hidden_state
+        if isinstance(logits_to_keep, int):
+            kept = torch.arange(hidden.shape[1])[-logits_to_keep if logits_to_keep else None :]
+        else:
+            kept = logits_to_keep.cpu()
+        logits = self.lm_head(hidden[:, slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep])
+        loss, likelihoods = None, None
+        if labels is not None:
+            if training and input_ids is not None:
+                objective = MarginalObjective(self.computer)
+                mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+                likelihoods = objective.log_likelihoods(
+                    self.model.features(output.hidden_states), input_ids, mask.bool(), labels, logits
+                )
+                items = kwargs.get("num_items_in_batch")
+                loss = -likelihoods.sum() / (len(likelihoods) if items is None else items)
+            else:
+                loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+        if output.interventions:
+            logits = self._intervene(logits, output.interventions, kept)
+        return NeuralLibCausalLMOutput(
+            loss=loss,
+            logits=logits,
+            past_key_values=output.past_key_values,
+            hidden_states=output.hidden_states,
+            attentions=output.attentions,
+            calls=output.calls,
+            log_likelihoods=likelihoods,
+        )
+
+    @staticmethod
+    def _intervene(logits: Tensor, interventions: Sequence[Intervention], kept: Tensor) -> Tensor:
+        """Logits [B, kept, vocabulary] with what calls say about some of the positions ``kept``."""
+        place = {int(column): index for index, column in enumerate(kept)}
+        found = [(i, place[i.column]) for i in interventions if i.column in place]
+        if not found:
+            return logits
+        logits = logits.clone()
+        for intervention, index in found:
+            if intervention.token is not None:
+                logits[intervention.row, index] = FLOOR
+                logits[intervention.row, index, intervention.token] = 0.0
+            elif intervention.forbidden is not None:
+                forbidden = torch.from_numpy(intervention.forbidden).to(logits.device)
+                logits[intervention.row, index, forbidden] = FLOOR
+        return logits
+
+    def _prepare_cache_for_generation(self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """The cache of the stock ``generate``, with the computer's layer behind the decoder's."""
+        result = super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
+        cache = model_kwargs.get("past_key_values")
+        if isinstance(cache, Cache) and not self.computer.idle:
+            layers = cache.layers
+            if len(layers) == self.config.num_hidden_layers and not any(isinstance(layer, CallLayer) for layer in layers):
+                layers.append(CallLayer())
+        return result
+
+    @torch.no_grad()
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """As ``GenerationMixin.generate``; with ``return_dict_in_generate`` the output has ``calls``, a tuple a sequence."""
+        output = super().generate(*args, **kwargs)
+        if not isinstance(output, Tensor) and hasattr(output, "sequences"):
+            output["calls"] = self.calls_of(output.sequences, output.get("past_key_values"))
+        return output
+
+    def calls_of(self, sequences: Tensor, cache: Cache | None = None) -> tuple[tuple[Call, ...], ...]:
+        """The calls in finished sequences [B, L]; remembered where the cache holds that very sequence, else decided again."""
+        if self.computer.idle:
+            return tuple(() for _ in sequences)
+        layer = cache.layers[-1] if isinstance(cache, Cache) and cache.layers else None
+        rows = layer.rows if isinstance(layer, CallLayer) else []
+        found = []
+        for number, sequence in enumerate(sequences.tolist()):
+            row = rows[number] if len(rows) == len(sequences) else None
+            if row is None or not _ends_with_prefix(sequence, row.tokens):
+                padded = self.config.pad_token_id
+                start = next((i for i, token in enumerate(sequence) if token != padded), 0)
+                tokens = sequences[number : number + 1, start:]
+                found.append(self.model(tokens, use_cache=False).calls[0])
+            else:
+                found.append(tuple(row.calls))
+        return tuple(found)
+
+
+def _ends_with_prefix(sequence: list[int], tokens: list[int]) -> bool:
+    """True when ``tokens`` are a stretch of the sequence that begins after its padding and misses at most its last token.
+
+    Sequences that ended early are padded at their end, and the cache has read that padding too: it is compared as well.
+    """
+    for missing in (1, 0):
+        end = len(sequence) - missing
+        if len(tokens) <= end and sequence[end - len(tokens) : end] == tokens:
+            return True
+    return False
+
+
+def end_of_turn(tokenizer: Any, eos: int | list[int] | None) -> int | None:
+    """The token that ends a turn: the chat format's own where the vocabulary has one, else the end of sequence."""
+    vocabulary = tokenizer.get_vocab()
+    for token in ("<|eot_id|>", "<|im_end|>"):
+        if token in vocabulary:
+            return int(vocabulary[token])
+    return eos[0] if isinstance(eos, list) else eos
+
+
+__all__ = ["NeuralLibForCausalLM", "NeuralLibModel"]

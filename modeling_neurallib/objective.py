@@ -1,0 +1,344 @@
+"""Learning from answers alone: log p(answer) summed over calls, and the search for calls that explain an answer.
+
+A reply is explained either by the backbone alone or by a call: at some position t of the reply the gate opens, a program and
+a labelling of the prefix's characters are chosen, and the program's result stands at t in the reply. With A the answer,
+
+    log p(A) = log [ p(no call anywhere) · p_base(A)  +  Σ_x p(no call before t_x) · p_base(A before t_x)
+                     · p(program_x | t_x) · Π_characters p(role_x) · p(lead_x) · p(end_x) · p(rest) ]
+
+``exact`` runs the candidates x, so the sum differentiates the *choices*; no gradient crosses the machine. Candidates come
+from a search of the prompt within a budget. The search exists only in training: at inference the reader alone decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .characters import Characters
+from .writer import END, GO_ON, LEADS, result_tokens
+
+if TYPE_CHECKING:
+    from .library import NeuralLibrary
+
+Piece = tuple[int, int]
+"""Characters [start, end) of the prefix."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A call that would have produced what stands in a reply.
+
+    Attributes:
+        start: the column of the last token before the result (where the gate opens). program: index of its key.
+        pieces: per argument, the character pieces copied. lead: index into ``LEADS``. length: tokens of the result, lead included.
+    """
+
+    start: int
+    program: int
+    pieces: tuple[tuple[Piece, ...], ...]
+    lead: int
+    length: int
+
+
+def number_pieces(text: str) -> list[Piece]:
+    """Maximal runs of decimal digits, each with a sign that touches it and follows no letter, digit or bracket."""
+    pieces: list[Piece] = []
+    position = 0
+    while position < len(text):
+        if not text[position].isdecimal():
+            position += 1
+            continue
+        start = position
+        while position < len(text) and text[position].isdecimal():
+            position += 1
+        if start and text[start - 1] in "-−+" and (start == 1 or not (text[start - 2].isalnum() or text[start - 2] in ")].,")):
+            start -= 1
+        pieces.append((start, position))
+    return pieces
+
+
+def word_edges(text: str) -> tuple[list[int], list[int]]:
+    """Where a copied span may start and where it may end: at changes between letters and digits, spaces, and other signs."""
+
+    def kind(character: str) -> int:
+        return 0 if character.isspace() else 1 if character.isalnum() else 2
+
+    starts, ends = [], []
+    for position, character in enumerate(text):
+        if kind(character) == 0:
+            continue
+        if position == 0 or kind(text[position - 1]) != kind(character) or kind(character) == 2:
+            starts.append(position)
+        if position + 1 == len(text) or kind(text[position + 1]) != kind(character) or kind(character) == 2:
+            ends.append(position + 1)
+    return starts, ends
+
+
+def proposals(text: str, arity: int, longest: int = 120) -> Iterator[tuple[tuple[Piece, ...], ...]]:
+    """Labellings worth running, most plausible kinds first: numbers, runs of numbers as pieces, spans at word edges.
+
+    Args:
+        text: the stretch of the prefix to search. arity: arguments of the program, 1 or 2. longest: characters of a span.
+    Yields:
+        for each argument its pieces, as characters of ``text``.
+    """
+    numbers = number_pieces(text)
+    starts, ends = word_edges(text)
+    spans = [(s, e) for s in starts for e in ends if s < e <= s + longest]
+    if arity == 1:
+        seen: set[tuple[Piece, ...]] = set()
+        runs = [tuple(numbers[i:j]) for i in range(len(numbers)) for j in range(len(numbers), i, -1)]
+        for pieces in [*runs, *((span,) for span in spans)]:
+            if pieces not in seen:
+                seen.add(pieces)
+                yield (pieces,)
+    elif arity == 2:
+        for first, second in permutations(numbers, 2):
+            yield (first,), (second,)
+        letters = [(s, e) for s, e in spans if e - s == 1 and text[s].isalpha()]
+        whole = [(s, e) for s, e in spans if text[s].isalpha()]
+        for letter in letters:
+            for span in whole:
+                if span[1] <= letter[0] or letter[1] <= span[0]:
+                    yield (span,), (letter,)
+
+
+def pieces_text(text: str, pieces: Iterable[Piece]) -> str:
+    """What a reader that labelled these pieces would copy."""
+    return " ".join(text[start:end].strip() for start, end in pieces)
+
+
+def search(
+    library: NeuralLibrary, programs: Sequence[tuple[int, str, int]], text: str, wanted: str, budget: int, max_steps: int = 200_000
+) -> list[tuple[int, tuple[tuple[Piece, ...], ...]]]:
+    """Calls on a text whose result is exactly ``wanted``.
+
+    Args:
+        programs: (index of the key, name, arity) of the programs that may be called. budget: runs.
+    Returns:
+        (index of the key, pieces in ``text``) of each.
+    """
+    candidates: list[tuple[int, tuple[tuple[Piece, ...], ...]]] = []
+    calls: list[tuple[str, list[str]]] = []
+    by_arity = {arity: list(proposals(text, arity)) for arity in {arity for _, _, arity in programs}}
+    share = max(1, budget // max(1, len(programs)))
+    for index, name, arity in programs:
+        for pieces in by_arity[arity][:share]:
+            candidates.append((index, pieces))
+            calls.append((name, [pieces_text(text, argument) for argument in pieces]))
+    outcomes = library.run_batch(calls, max_steps=max_steps)
+    return [candidate for candidate, outcome in zip(candidates, outcomes, strict=True) if outcome.text == wanted]
+
+
+@dataclass
+class CallBatch:
+    """Sequences as the heads see them.
+
+    Attributes:
+        features: [B, L, ·]. mask: bool [B, L]. characters: per row, owners counted in columns.
+        decisions: bool [B, L], positions of the reply at which a call may open (the last prompt token included).
+        base: [B, L], log-probability that the backbone gives the token after each position (0 where it is not of the reply).
+        explanations: per row. ends: per row, the column at which the reply's last token stands if it closes the turn, else −1.
+    """
+
+    features: Tensor
+    mask: Tensor
+    characters: list[Characters]
+    decisions: Tensor
+    base: Tensor
+    explanations: list[list[Explanation]]
+    ends: list[int]
+
+
+class MarginalObjective:
+    """log p(reply), marginal over calls.
+
+    Args:
+        computer: the model's :class:`Computer`.
+        budget: exact runs spent on the search of one reply (only where explanations are not given).
+    """
+
+    def __init__(self, computer, budget: int = 4_000):  # type: ignore[no-untyped-def]
+        self.computer = computer
+        self.budget = budget
+
+    def score(self, batch: CallBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """[B] log-likelihoods of the replies, and per-row parts: log p(no call) on the prompt, the best call's posterior."""
+        computer = self.computer
+        states = computer.projection(batch.features)
+        query, key, value = computer.selector.split(states)
+        length = states.shape[1]
+        causal = torch.ones(length, length, dtype=torch.bool, device=states.device).tril()
+        pooled = computer.selector.pool(states, query, key, value, causal[None, None] & batch.mask[:, None, None, :])
+        keys = computer.keys()
+        choices = computer.selector(pooled, keys, computer.allowed())
+        no_call = choices[..., 0]
+        decided = torch.where(batch.decisions, no_call, torch.zeros_like(no_call))
+        # before[b, t]: no call at any decision before t, and the backbone wrote the reply up to and with token t.
+        before = (decided + batch.base).cumsum(1) - decided - batch.base
+        alone = (decided + batch.base).sum(1)
+        terms: list[list[Tensor]] = [[alone[row]] for row in range(len(batch.explanations))]
+        if any(batch.explanations):
+            labellings, rows = self._labellings(batch, states, pooled, keys)
+            leads, ends = computer.writer.lead_scores(pooled), computer.writer.end_scores(pooled)
+            for (row, explanation), labelling in zip(rows, labellings.unbind(), strict=True):
+                start, last = explanation.start, explanation.start + explanation.length
+                term = before[row, start] + choices[row, start, 1 + explanation.program] + labelling
+                term = term + leads[row, start, explanation.lead]
+                if batch.ends[row] == last + 1:
+                    term = term + ends[row, last, END]
+                elif last + 1 < length and bool(batch.decisions[row, last]):
+                    # The choices and the backbone's tokens after the result; the gate rests at its last token.
+                    term = term + ends[row, last, GO_ON] + alone[row] - before[row, last] - decided[row, last]
+                terms[row].append(term)
+        likelihoods = torch.stack([torch.stack(row).logsumexp(0) for row in terms])
+        prompt = batch.mask & ~batch.decisions
+        quiet = torch.where(prompt, no_call, torch.zeros_like(no_call)).sum(1) / prompt.sum(1).clamp(min=1)
+        return likelihoods, {"prompt_no_call": quiet, "alone": alone}
+
+    def _labellings(
+        self, batch: CallBatch, states: Tensor, pooled: Tensor, keys: Tensor
+    ) -> tuple[Tensor, list[tuple[int, Explanation]]]:
+        """Log-probability of each explanation's labelling, flat over rows, and (row, explanation) of each."""
+        flat = [(row, explanation) for row, found in enumerate(batch.explanations) for explanation in found]
+        places = sorted({(row, explanation.start) for row, explanation in flat})
+        place_of = {place: index for index, place in enumerate(places)}
+        device = states.device
+        rows = torch.tensor([row for row, _ in places], device=device)
+        starts = torch.tensor([start for _, start in places], device=device)
+        prefix = batch.mask[rows] & (torch.arange(states.shape[1], device=device)[None] <= starts[:, None])
+        encoded = self.computer.reader.encode(states[rows], prefix, pooled[rows, starts])
+        counts = [int(np.searchsorted(batch.characters[row].tokens, start, side="right")) for row, start in places]
+        widest = max(counts, default=0)
+        code_points = np.zeros((len(places), widest), dtype=np.int64)
+        tokens = np.zeros_like(code_points)
+        for index, ((row, _), count) in enumerate(zip(places, counts, strict=True)):
+            code_points[index, :count] = batch.characters[row].code_points[:count]
+            tokens[index, :count] = batch.characters[row].tokens[:count]
+        slots: list[dict[int, int]] = [{} for _ in places]
+        for row, explanation in flat:
+            slot = slots[place_of[row, explanation.start]]
+            slot.setdefault(explanation.program, len(slot))
+        asked = np.zeros((len(places), max(len(slot) for slot in slots)), dtype=np.int64)
+        for index, slot in enumerate(slots):
+            for program, at in slot.items():
+                asked[index, at] = program
+        scores = self.computer.reader(
+            encoded,
+            torch.from_numpy(code_points).to(device),
+            torch.from_numpy(tokens).to(device),
+            keys[torch.from_numpy(asked).to(device)],
+        )
+        inside = torch.arange(widest, device=device)[None] < torch.tensor(counts, device=device)[:, None]
+        scores = torch.where(inside[:, None, :, None], scores, torch.zeros_like(scores))
+        nothing = scores[..., 0].sum(-1)
+        gains = torch.nn.functional.pad((scores[..., 1:] - scores[..., :1]).cumsum(2), (0, 0, 1, 0))
+        index, slot_index, role, first, last, owner = [], [], [], [], [], []
+        for number, (row, explanation) in enumerate(flat):
+            place = place_of[row, explanation.start]
+            for argument, pieces in enumerate(explanation.pieces):
+                for start, end in pieces:
+                    index.append(place)
+                    slot_index.append(slots[place][explanation.program])
+                    role.append(argument)
+                    first.append(start)
+                    last.append(end)
+                    owner.append(number)
+        gained = gains[index, slot_index, last, role] - gains[index, slot_index, first, role]
+        places_of = torch.tensor([place_of[row, explanation.start] for row, explanation in flat], device=device)
+        slots_of = torch.tensor([slots[place_of[row, e.start]][e.program] for row, e in flat], device=device)
+        total = nothing[places_of, slots_of].index_add(0, torch.tensor(owner, device=device), gained)
+        return total, flat
+
+    def programs(self) -> list[tuple[int, str, int]]:
+        """(index, name, arity) of what may be called."""
+        allowed = self.computer.allowed().tolist()
+        named = zip(self.computer.programs, self.computer.arities, strict=True)
+        return [(index, name, arity) for index, (name, arity) in enumerate(named) if allowed[index]]
+
+    def explain(self, tokens: Sequence[int], decisions: Sequence[int], characters: Characters) -> list[Explanation]:
+        """Search the prompt for calls that explain a stretch of the reply.
+
+        Args:
+            tokens: of the whole sequence. decisions: columns at which a call may open, ascending; the first is the last prompt
+                token, and the reply follows it.
+        Returns:
+            the explanations found, those of the whole reply first.
+        """
+        table, library = self.computer.table, self.computer.library
+        if library is None or not decisions:
+            return []
+        first = decisions[0]
+        count = int(np.searchsorted(characters.tokens, first, side="right"))
+        stretches = self._stretches(characters, count)
+        reply = list(tokens[first + 1 :])
+        found: list[Explanation] = []
+        for wanted, start, lead, length in self._results(reply, first, characters, count):
+            for offset, text in stretches:
+                for program, pieces in search(library, self.programs(), text, wanted, self.budget):
+                    shifted = tuple(tuple((s + offset, e + offset) for s, e in argument) for argument in pieces)
+                    found.append(Explanation(start, program, shifted, lead, length))
+            if found:
+                break
+        del table
+        return found
+
+    def _stretches(self, characters: Characters, count: int) -> list[tuple[int, str]]:
+        """(offset, text) of the stretches between special tokens in the prompt, the last that is more than one word first."""
+        edges = [*np.flatnonzero(characters.boundary[:count]).tolist(), count]
+        stretches = [(a, characters.text(a, b)) for a, b in zip(edges, edges[1:], strict=False)]
+        return [stretch for stretch in reversed(stretches) if len(stretch[1].split()) > 1 or stretch is stretches[0]][:1]
+
+    def _results(
+        self, reply: Sequence[int], first: int, characters: Characters, count: int
+    ) -> Iterator[tuple[str, int, int, int]]:
+        """(text, start, lead, tokens) of stretches of the reply that could be a result: all of it, then its numbers and words."""
+        table = self.computer.table
+        whole = table.characters(reply)
+        text = whole.text()
+        spans = [(0, len(text)), *number_pieces(text)]
+        seen = set()
+        for start, end in spans:
+            wanted = text[start:end]
+            if not wanted or (start, end) in seen:
+                continue
+            seen.add((start, end))
+            for lead, before in enumerate(LEADS):
+                begin = start - len(before)
+                if begin < 0 or not text.startswith(before, begin):
+                    continue
+                written = result_tokens(table, lead, wanted)
+                at = int(whole.tokens[begin])
+                if list(reply[at : at + len(written)]) == written:
+                    yield wanted, first + at, lead, len(written)
+
+    def log_likelihoods(self, features: Tensor, tokens: Tensor, mask: Tensor, labels: Tensor, logits: Tensor) -> Tensor:
+        """[B] log-likelihoods for whole sequences with labels, the search included.
+
+        Args:
+            features: [B, L, ·]. tokens, labels: int64 [B, L] (−100: not of the reply). mask: bool [B, L].
+            logits: [B, L, vocabulary] of the backbone.
+        """
+        scores = logits.float().log_softmax(-1)
+        after = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
+        decisions = after != -100
+        base = scores.gather(-1, after.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+        base = torch.where(decisions, base, torch.zeros_like(base))
+        characters, explanations, ends = [], [], []
+        for row in range(tokens.shape[0]):
+            ids = [token if real else -1 for token, real in zip(tokens[row].tolist(), mask[row].tolist(), strict=True)]
+            columns = decisions[row].nonzero().flatten().tolist()
+            characters.append(self.computer.table.characters(ids))
+            end = columns[-1] + 1 if columns else -1
+            ends.append(end if columns and ids[end] == self.computer.config.end_of_turn_token_id else -1)
+            explanations.append(self.explain(ids[: end + 1], columns, characters[-1]))
+        batch = CallBatch(features, mask, characters, decisions, base, explanations, ends)
+        likelihoods, _ = self.score(batch)
+        return likelihoods

@@ -1,0 +1,130 @@
+"""How integers, truth values and lists of integers are read from text and written as text.
+
+The compiler adds these to programs whose parameters or results are not ``str``. Restricted Python, like the programs.
+"""
+
+from __future__ import annotations
+
+
+def is_integer(text: str) -> bool:
+    """Spaces, a sign or none, digits, spaces."""
+    i = _after_spaces(text, 0)
+    if i < len(text) and _is_sign(text[i]):
+        i += 1
+    start = i
+    while i < len(text) and "0" <= text[i] <= "9":
+        i += 1
+    return i > start and _after_spaces(text, i) == len(text)
+
+
+def integer(text: str) -> int:
+    """The number that a text stands for of which ``is_integer`` is true."""
+    value = 0
+    i = _after_spaces(text, 0)
+    if "0" <= text[i] <= "9" or text[i] == "+":
+        for character in text:
+            if "0" <= character <= "9":
+                value = value * 10 + (ord(character) - 48)
+    else:
+        for character in text:
+            if "0" <= character <= "9":
+                value = value * 10 - (ord(character) - 48)
+    return value
+
+
+def is_truth(text: str) -> bool:
+    return text == "yes" or text == "no" or text == "true" or text == "false" or text == "1" or text == "0"
+
+
+def truth(text: str) -> bool:
+    return text == "yes" or text == "true" or text == "1"
+
+
+def is_integer_list(text: str) -> bool:
+    """Integers with anything between them that separates: spaces, commas, semicolons, brackets, the word "and"."""
+    i = _after_separators(text, 0)
+    while i < len(text):
+        if _is_sign(text[i]):
+            i += 1
+        start = i
+        while i < len(text) and "0" <= text[i] <= "9":
+            i += 1
+        if i == start:
+            return False
+        after = _after_separators(text, i)
+        if after == i and i < len(text):
+            return False
+        i = after
+    return True
+
+
+def integer_list(text: str) -> list[int]:
+    """The numbers of a text of which ``is_integer_list`` is true."""
+    numbers: list[int] = []
+    i = _after_separators(text, 0)
+    while i < len(text):
+        start = i
+        i += 1
+        while i < len(text) and "0" <= text[i] <= "9":
+            i += 1
+        numbers.append(integer(text[start:i]))
+        i = _after_separators(text, i)
+    return numbers
+
+
+def integer_to_text(value: int) -> str:
+    if value == 0:
+        return "0"
+    characters = []
+    if value < 0:
+        characters.append("-")
+        rest = value
+    else:
+        rest = -value
+    # From here on rest is negative, because the least integer has no positive counterpart.
+    start = len(characters)
+    while rest != 0:
+        characters.append(chr(48 - rest % -10))
+        rest = -(rest // -10)
+    end = len(characters) - 1
+    while start < end:
+        characters[start], characters[end] = characters[end], characters[start]
+        start += 1
+        end -= 1
+    return "".join(characters)
+
+
+def truth_to_text(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def integer_list_to_text(values: list[int]) -> str:
+    texts: list[str] = []
+    for value in values:
+        texts.append(integer_to_text(value))
+    return " ".join(texts)
+
+
+def _is_sign(character: str) -> bool:
+    return character == "-" or character == "+" or character == "−"
+
+
+def _after_spaces(text: str, start: int) -> int:
+    """The position of the first character from ``start`` on that is not a space."""
+    i = start
+    while i < len(text) and (text[i] == " " or text[i] == "\n" or text[i] == "\t"):
+        i += 1
+    return i
+
+
+def _after_separators(text: str, start: int) -> int:
+    """The position of the first character from ``start`` on that does not separate numbers."""
+    i = start
+    while i < len(text):
+        if text[i] in " ,;\n\t()[]{}":
+            i += 1
+        elif text[i] == "a" and i + 2 < len(text) and text[i + 1] == "n" and text[i + 2] == "d":
+            i += 3
+        else:
+            return i
+    return i

@@ -1,0 +1,57 @@
+"""The writer: a learned lead, then the result's characters cut into tokens, then a learned end."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor, nn
+
+from .characters import CharacterTable
+
+LEADS = ("", " ")
+"""What may stand before a result: nothing, or a space."""
+
+END, GO_ON = 0, 1
+"""The two choices after a complete result."""
+
+
+class Writer(nn.Module):
+    """Two small choices of the model around a result that is not its own.
+
+    ``lead`` is asked at the position where a call opens, ``end`` at the last token of its result.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.lead = nn.Linear(width, len(LEADS))
+        self.end = nn.Linear(width, 2)
+
+    def lead_scores(self, pooled: Tensor) -> Tensor:
+        """Log-probabilities of the leads: [..., width] → [..., 2]."""
+        return self.lead(pooled).log_softmax(-1)
+
+    def end_scores(self, pooled: Tensor) -> Tensor:
+        """Log-probabilities of ending the turn and of going on: [..., width] → [..., 2]."""
+        return self.end(pooled).log_softmax(-1)
+
+
+def result_tokens(table: CharacterTable, lead: int, result: str) -> list[int]:
+    """The tokens of a result: the one rule for inference and for training targets."""
+    return table.cut(LEADS[lead] + result)
+
+
+def forbidden_after(table: CharacterTable, result: str, following: list[int]) -> np.ndarray | None:
+    """Tokens that would extend a complete result, bool [vocabulary]; None when none is forbidden.
+
+    Directly after the result: letters, digits, a point with digits. After a lone separator ("5535" "."): digits, because
+    "5535.5" contradicts the result just as well.
+
+    Args:
+        following: the tokens after the result so far, 0 or 1.
+    """
+    if not result:
+        return None
+    if not following:
+        return table.extending
+    if result[-1].isdigit() and table.bytes_of(following[0]) in (b".", b",", b"/", b"'", b"_", b"e", b"-"):
+        return table.digit_first
+    return None

@@ -1,0 +1,239 @@
+"""Training requests: exact spans, one stream in every process, a split by wording, and answers that are right."""
+
+import math
+import re
+import subprocess
+import sys
+from collections import Counter
+from fractions import Fraction
+from types import SimpleNamespace
+
+import pytest
+from neurallib.trainer import tasks
+from neurallib.trainer.tasks import GENERAL, PARAMETERS, Example, RequestGenerator, TaskError, is_validation, wordings
+
+
+class Echo:
+    """Stands in for the library where only the requests matter."""
+
+    def run_batch(self, calls):
+        return [SimpleNamespace(text=f"{program}({'; '.join(arguments)})") for program, arguments in calls]
+
+
+class Moody(Echo):
+    """Faults on every list of more than four numbers."""
+
+    def run_batch(self, calls):
+        return [SimpleNamespace(text=None if arguments[0].count(",") > 3 else "ok") for _, arguments in calls]
+
+
+def check(example: Example) -> None:
+    if example.program is None:
+        assert example.answer is None
+        assert example.arguments == example.spans == ()
+        assert example.wording.startswith(GENERAL)
+    else:
+        assert len(example.arguments) == len(example.spans) == len(PARAMETERS[example.program])
+        assert example.wording.startswith(f"{example.program}:")
+    owned: list[int] = []
+    for argument, pieces in zip(example.arguments, example.spans, strict=True):
+        texts = [example.prompt[start:end] for start, end in pieces]
+        assert ", ".join(texts) == argument, example
+        assert all(text and text == text.strip() for text in texts), example
+        assert " ".join(texts) == argument or " ".join(texts) == argument.replace(",", ""), example
+        if example.program is not None and PARAMETERS[example.program] == ("numbers",):
+            assert all(re.fullmatch(r"-?\d+", text) for text in texts), example
+            # What stands between the numbers never makes one of them longer.
+            edges = [(example.prompt[:start][-1:], example.prompt[end:][:1]) for start, end in pieces]
+            assert not any(before.isdigit() or after.isdigit() for before, after in edges), example
+        else:
+            assert len(texts) == 1
+        owned += [position for start, end in pieces for position in range(start, end)]
+    assert len(owned) == len(set(owned)), example
+    assert not re.search(r"\{(a|b|n|numbers|text|letter|expression|name2?|things|place|x|y)\}", example.prompt), example
+
+
+def test_spans_and_balance():
+    examples = list(RequestGenerator(3, "all", library=Echo()).examples(2500))
+    for example in examples:
+        check(example)
+    counts = Counter(example.program for example in examples)
+    assert abs(counts.pop(None) - 750) <= 1
+    assert set(counts) == set(PARAMETERS)
+    assert max(counts.values()) - min(counts.values()) <= 1
+    assert len({example.prompt for example in examples}) > 2300
+
+
+@pytest.mark.parametrize("program", [*PARAMETERS, GENERAL])
+def test_every_wording_renders(program, monkeypatch):
+    generator = RequestGenerator(1, "all", library=Echo())
+    for wording in tasks._load(program):
+        monkeypatch.setattr(tasks, "_select", lambda *_, chosen=wording: (chosen,))
+        example = generator.general() if program == GENERAL else generator.example(program)
+        assert example.wording == wording.identifier
+        check(example)
+
+
+@pytest.mark.parametrize("program", [*PARAMETERS, GENERAL])
+def test_no_wording_twice_within_a_program(program):
+    assert [line for line, times in Counter(wordings(program)).items() if times > 1] == []
+
+
+def test_the_stream_is_a_function_of_the_seed_and_the_index():
+    first = list(RequestGenerator(7, library=Echo()).examples(300))
+    assert first == list(RequestGenerator(7, library=Echo()).examples(300))
+    assert first[170:200] == list(RequestGenerator(7, library=Echo()).examples(30, start=170))
+    assert first != list(RequestGenerator(8, library=Echo()).examples(300))
+    one, other = RequestGenerator(7, library=Echo()), RequestGenerator(7, library=Echo())
+    assert [one.example("add"), one.example("mean"), one.example("add")][2] == [
+        other.example("add"),
+        other.example("add"),
+    ][1]
+
+
+def test_the_stream_is_the_same_in_another_process():
+    code = (
+        "from types import SimpleNamespace as N\n"
+        "from neurallib.trainer.tasks import RequestGenerator\n"
+        "class Echo:\n"
+        "    def run_batch(self, calls): return [N(text=str(call)) for call in calls]\n"
+        "import hashlib, sys\n"
+        "prompts = [e.prompt for e in RequestGenerator(5, library=Echo()).examples(100)]\n"
+        "assert 'torch' not in sys.modules\n"
+        "print(hashlib.sha256(repr(prompts).encode()).hexdigest())"
+    )
+    runs = {subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout for _ in range(2)}
+    assert len(runs) == 1
+
+
+def test_splits_share_no_wording():
+    generators = {split: RequestGenerator(2, split, library=Echo()) for split in ("train", "validation")}
+    seen = {split: {e.wording for e in generator.examples(1500)} for split, generator in generators.items()}
+    assert not seen["train"] & seen["validation"]
+    for program in (*PARAMETERS, GENERAL):
+        lines = wordings(program)
+        kept = {f"{program}:{i}" for i, line in enumerate(lines) if is_validation(line)}
+        assert 0 < len(kept) < 0.2 * len(lines)
+        assert {w for w in seen["validation"] if w.startswith(f"{program}:")} <= kept
+    total = [is_validation(line) for program in (*PARAMETERS, GENERAL) for line in wordings(program)]
+    assert 0.06 < sum(total) / len(total) < 0.1
+
+
+def test_lengths_and_digits_can_be_set():
+    generator = RequestGenerator(
+        4, digits=(40, 40), list_length=(64, 64), programs=["add", "sort_ascending"], library=Echo()
+    )
+    for example in generator.examples(40, general_share=0):
+        check(example)
+        numbers = re.findall(r"\d+", " ".join(example.arguments))
+        assert {len(number) for number in numbers} == {40}
+        assert len(numbers) == (2 if example.program == "add" else 64)
+
+
+def test_a_faulting_program_is_drawn_again():
+    generator = RequestGenerator(1, programs=["maximum"], library=Moody())
+    assert {example.answer for example in generator.examples(50, general_share=0)} == {"ok"}
+    with pytest.raises(TaskError, match="maximum faults on 40 draws"):
+        next(
+            RequestGenerator(1, list_length=(6, 6), programs=["maximum"], library=Moody()).examples(1, general_share=0)
+        )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"split": "test"}, {"digits": (0, 3)}, {"list_length": (5, 4)}, {"programs": ["subtrakt"]}, {"programs": []}],
+)
+def test_bad_arguments_are_refused(arguments):
+    with pytest.raises(TaskError):
+        RequestGenerator(0, **arguments)
+
+
+def test_a_share_outside_0_to_1_is_refused():
+    with pytest.raises(TaskError, match="general_share"):
+        next(RequestGenerator(0, library=Echo()).examples(1, general_share=1.5))
+
+
+def test_a_line_without_its_placeholder_is_named(tmp_path, monkeypatch):
+    (tmp_path / "add.txt").write_text("# add\n{a} plus {b}\nadd {a}\n", encoding="utf-8")
+    monkeypatch.setattr(tasks, "PHRASINGS", tmp_path)
+    tasks._load.cache_clear()
+    try:
+        with pytest.raises(TaskError, match=r"add\.txt, line 3: expected \{a\} \{b\} once each"):
+            wordings("add")
+    finally:
+        tasks._load.cache_clear()
+
+
+# ------------------------------------------------------------------------------------- answers of the standard library
+
+
+def oracle(program: str, arguments: tuple[str, ...]) -> object:
+    """The answer by CPython; a Fraction where the spelling of the result is the program's business."""
+    if program in ("reverse_text", "text_length", "count_letter"):
+        text = arguments[0]
+        return {"reverse_text": text[::-1], "text_length": len(text)}.get(program, text.count(arguments[-1]))
+    if program == "evaluate":
+        plain = arguments[0].replace("x", "*").replace("×", "*").replace("÷", "/")
+        return eval(re.sub(r"\d+", r"Fraction(\g<0>)", plain), {"Fraction": Fraction})
+    if PARAMETERS[program] == ("numbers",):
+        numbers = [int(number) for number in arguments[0].split(", ")]
+        listed = {
+            "sort_ascending": sorted(numbers),
+            "sort_descending": sorted(numbers)[::-1],
+            "reverse_list": numbers[::-1],
+        }
+        if program in listed:
+            return listed[program]
+        return {
+            "sum_numbers": sum(numbers),
+            "maximum": max(numbers),
+            "minimum": min(numbers),
+            "mean": Fraction(sum(numbers), len(numbers)),
+            "count_numbers": len(numbers),
+        }[program]
+    a, b = (*map(int, arguments), 0)[:2]
+    if program == "fibonacci":
+        first, second = 0, 1
+        for _ in range(a):
+            first, second = second, first + second
+        return first
+    return {
+        "add": lambda: a + b,
+        "subtract": lambda: a - b,
+        "multiply": lambda: a * b,
+        "divide": lambda: a // b,
+        "remainder": lambda: a % b,
+        "power": lambda: a**b,
+        "compare": lambda: "less" if a < b else "greater" if a > b else "equal",
+        "greatest_common_divisor": lambda: math.gcd(a, b),
+        "least_common_multiple": lambda: math.lcm(a, b),
+        "factorial": lambda: math.factorial(a),
+        "is_prime": lambda: "yes" if a > 1 and all(a % d for d in range(2, math.isqrt(a) + 1)) else "no",
+    }[program]()
+
+
+def as_fraction(answer: str) -> Fraction:
+    """A whole number, a fraction, a mixed number or a decimal."""
+    whole, _, rest = answer.rpartition(" ")
+    if whole:
+        sign = -1 if whole.startswith("-") else 1
+        return Fraction(whole) + sign * Fraction(rest)
+    return Fraction(answer)
+
+
+@pytest.mark.parametrize("program", PARAMETERS)
+def test_answers_are_those_of_cpython(program):
+    generator = RequestGenerator(11, "all", programs=[program])
+    for example in generator.examples(40, general_share=0):
+        assert example.answer is not None
+        try:
+            expected = oracle(program, example.arguments)
+        except ZeroDivisionError:
+            assert re.search("zero", example.answer), example
+            continue
+        if isinstance(expected, list):
+            assert [int(number) for number in re.findall(r"-?\d+", example.answer)] == expected, example
+        elif isinstance(expected, Fraction):
+            assert as_fraction(example.answer) == expected, example
+        else:
+            assert example.answer == str(expected), example

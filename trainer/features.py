@@ -1,0 +1,181 @@
+"""Backbone features of training conversations, computed once and kept on disk, because a frozen backbone never changes them."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers.cache_utils import DynamicCache
+
+from ..modeling_neurallib.modeling_neurallib import NeuralLibForCausalLM
+
+SHARD = 512
+"""Conversations a file: what an interruption can cost."""
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """A request with its reply, as tokens.
+
+    Attributes:
+        tokens: of the whole conversation, the end of the turn included where the reply closes it.
+        prompt: how many of them are the prompt.
+    """
+
+    tokens: tuple[int, ...]
+    prompt: int
+
+    @property
+    def digest(self) -> str:
+        """Names the conversation in the cache."""
+        return hashlib.sha256(np.array((self.prompt, *self.tokens), dtype=np.int64).tobytes()).hexdigest()[:32]
+
+
+class FeatureCache:
+    """Features float16 and the backbone's log-probability of each next token, memory-mapped, in shards of conversations.
+
+    One folder belongs to one backbone and one choice of layers. The tokens that the conversations of a shard begin with
+    (system prompt, headers) are computed and stored once a shard.
+
+    Args:
+        model: the backbone. directory: parent of the folder, which is named by a hash of the backbone's weights.
+    """
+
+    def __init__(self, model: NeuralLibForCausalLM, directory: Path):
+        self.model = model
+        self.directory = directory / backbone_hash(model)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._places: dict[str, tuple[np.ndarray, np.ndarray, tuple[int, int, int, int]]] = {}
+        for index in sorted(self.directory.glob("*/index.json")):
+            self._open(index.parent)
+
+    def _open(self, shard: Path) -> None:
+        index = json.loads((shard / "index.json").read_text())
+        features = np.memmap(shard / "features.f16", dtype=np.float16, mode="r", shape=tuple(index["shape"]))
+        base = np.load(shard / "base.npy", mmap_mode="r")
+        for digest, span in index["spans"].items():
+            self._places[digest] = (features, base, tuple(span))
+
+    def __contains__(self, conversation: Conversation) -> bool:
+        return conversation.digest in self._places
+
+    def __getitem__(self, conversation: Conversation) -> tuple[np.ndarray, np.ndarray]:
+        """(features [L, F], base [L]: log-probability of the token after each position of the reply, else 0)."""
+        features, base, (head, shared, start, end) = self._places[conversation.digest]
+        return (
+            np.concatenate([features[head : head + shared], features[start:end]]),
+            np.concatenate([np.zeros(shared, dtype=np.float32), base[start:end]]),
+        )
+
+    def fill(self, conversations: Sequence[Conversation], batch_tokens: int = 2_048, progress: Callable[[int], None] | None = None) -> None:
+        """Compute what is missing.
+
+        Args:
+            batch_tokens: tokens of a forward pass, padding included.
+            progress: called with the number of conversations that each batch adds.
+        """
+        missing = list({c.digest: c for c in conversations if c not in self}.values())
+        if progress is not None:
+            progress(len(conversations) - len(missing))
+        missing.sort(key=lambda conversation: conversation.tokens[:8])
+        for start in range(0, len(missing), SHARD):
+            self._open(self._compute(missing[start : start + SHARD], batch_tokens, progress))
+
+    def _compute(self, conversations: Sequence[Conversation], batch_tokens: int, progress: Callable[[int], None] | None) -> Path:
+        model = self.model
+        groups: dict[tuple[int, ...], list[Conversation]] = defaultdict(list)
+        for conversation in conversations:
+            groups[conversation.tokens[:8]].append(conversation)
+        shared = {beginning: _common(group) for beginning, group in groups.items()}
+        width = model.config.hidden_size * len(model.config.feature_layers or [])
+        total = sum(shared[b] + sum(len(c.tokens) - shared[b] for c in group) for b, group in groups.items())
+        name = hashlib.sha256("".join(c.digest for c in conversations).encode()).hexdigest()[:16]
+        scratch = self.directory / f".{name}.{os.getpid()}"
+        scratch.mkdir()
+        features = np.memmap(scratch / "features.f16", dtype=np.float16, mode="w+", shape=(total, width))
+        base = np.zeros(total, dtype=np.float32)
+        spans: dict[str, tuple[int, int, int, int]] = {}
+        at = 0
+        with torch.no_grad():
+            for beginning, group in groups.items():
+                length = shared[beginning]
+                cache = DynamicCache(config=model.config)
+                head = at
+                if length:
+                    tokens = torch.tensor([group[0].tokens[:length]], device=model.device)
+                    output = model.model(tokens, past_key_values=cache, use_cache=True, decide_calls=False, output_hidden_states=True)
+                    features[at : at + length] = model.model.features(output.hidden_states)[0].cpu().numpy()
+                    at += length
+                for batch in _batches(group, length, batch_tokens):
+                    longest = max(len(c.tokens) for c in batch) - length
+                    own = torch.zeros(len(batch), longest, dtype=torch.long)
+                    mask = torch.zeros(len(batch), length + longest, dtype=torch.long)
+                    for row, conversation in enumerate(batch):
+                        own[row, : len(conversation.tokens) - length] = torch.tensor(conversation.tokens[length:])
+                        mask[row, : len(conversation.tokens)] = 1
+                    past = copy.deepcopy(cache)
+                    if length:
+                        past.batch_repeat_interleave(len(batch))
+                    output = model.model(
+                        own.to(model.device), attention_mask=mask.to(model.device), past_key_values=past, use_cache=True,
+                        decide_calls=False, output_hidden_states=True,
+                    )  # fmt: skip
+                    found = model.model.features(output.hidden_states).cpu().numpy()
+                    for row, conversation in enumerate(batch):
+                        count = len(conversation.tokens) - length
+                        features[at : at + count] = found[row, :count]
+                        first = conversation.prompt - 1 - length
+                        if first < count - 1:
+                            logits = model.lm_head(output.last_hidden_state[row, first : count - 1]).float().log_softmax(-1)
+                            following = own[row, first + 1 : count].to(logits.device)
+                            base[at + first : at + count - 1] = logits.gather(-1, following[:, None])[:, 0].cpu().numpy()
+                        spans[conversation.digest] = (head, length, at, at + count)
+                        at += count
+                    if progress is not None:
+                        progress(len(batch))
+        features.flush()
+        np.save(scratch / "base.npy", base)
+        (scratch / "index.json").write_text(json.dumps({"shape": [total, width], "spans": spans}))
+        target = self.directory / name
+        os.replace(scratch, target)
+        return target
+
+
+def _batches(conversations: Sequence[Conversation], shared: int, batch_tokens: int) -> Iterator[list[Conversation]]:
+    """Conversations of similar length together, each batch at most ``batch_tokens`` with its padding."""
+    batch: list[Conversation] = []
+    for conversation in sorted(conversations, key=lambda c: len(c.tokens)):
+        if batch and (len(batch) + 1) * (len(conversation.tokens) - shared) > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(conversation)
+    if batch:
+        yield batch
+
+
+def _common(conversations: Sequence[Conversation]) -> int:
+    """How many tokens all of them begin with, always leaving the last prompt token out."""
+    first = conversations[0].tokens
+    length = min(conversation.prompt for conversation in conversations) - 1
+    for conversation in conversations:
+        tokens = conversation.tokens
+        length = next((i for i in range(length) if tokens[i] != first[i]), length)
+    return length
+
+
+def backbone_hash(model: NeuralLibForCausalLM) -> str:
+    """A hash of what features depend on besides the tokens: the layers, and a sample of every weight of the backbone."""
+    digest = hashlib.sha256(json.dumps([model.config.feature_layers, model.config.num_hidden_layers]).encode())
+    for name, weight in sorted(model.state_dict().items()):
+        if ".computer." not in name:
+            digest.update(name.encode())
+            digest.update(weight.flatten()[:: max(1, weight.numel() // 64)].float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]

