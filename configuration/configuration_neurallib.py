@@ -9,7 +9,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import LlamaConfig
 
-from .machine_config import MachineConfig
+from .machine_config import PAPER, MachineConfig
 from .remote_code import AUTO_MAP, write_remote_code
 
 
@@ -21,14 +21,17 @@ class NeuralLibConfig(LlamaConfig):
         machine: fields of :class:`MachineConfig` on which calls are answered.
         library: what ``library_config.json`` says of the library inside the model (programs, docstrings, symbols); the
             instructions themselves are a buffer of the model. ``None``: no library, so nothing is ever called.
-        feature_layers: hidden states that the heads read, counted as ``output_hidden_states`` does (0 is the embedding).
+        feature_layers: hidden states that the heads read, as ``output_hidden_states`` counts them (0 is the embedding).
         head_width: width of the selector's and the reader's residual stream.
         head_heads: attention heads of both; divides ``head_width``.
         key_width: width of a program key.
         reader_layers: bidirectional layers of the reader.
         max_arguments: roles that the reader knows besides "none".
         call_threshold: a call is opened where the probability of "no call" is below 1 − call_threshold.
-        reader_switch_cost: nats that a change of role between neighbouring characters costs when a labelling is decoded.
+        reader_switch_cost: nats that a change of role between neighbouring characters costs in decoding.
+        estimator: what the loss of ``forward(labels=…)`` differentiates: "marginal", the choices (programs run exactly), or
+            "dense", the execution too (small machines and libraries).
+        dense_machine: fields of :class:`MachineConfig` for the estimator "dense".
         max_calls: calls in one sequence, after which the model goes on by itself.
         max_steps: machine steps in one sequence, likewise.
         disabled_programs: qualified names of programs that the model may not call.
@@ -37,7 +40,7 @@ class NeuralLibConfig(LlamaConfig):
     """
 
     model_type = "neurallib"
-    keys_to_ignore_at_inference = ("past_key_values", "calls", "log_likelihoods")
+    keys_to_ignore_at_inference = ["past_key_values", "calls", "log_likelihoods"]  # noqa: RUF012 - as in the base class
 
     machine: dict[str, Any] | None = None
     library: dict[str, Any] | None = None
@@ -49,6 +52,8 @@ class NeuralLibConfig(LlamaConfig):
     max_arguments: int = 2
     call_threshold: float = 0.5
     reader_switch_cost: float = 2.0
+    estimator: str = "marginal"
+    dense_machine: dict[str, Any] | None = None
     max_calls: int = 64
     max_steps: int = 100_000_000
     disabled_programs: list[str] | None = None
@@ -58,6 +63,8 @@ class NeuralLibConfig(LlamaConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         if self.machine is None:
             self.machine = MachineConfig().to_dict()
+        if self.dense_machine is None:
+            self.dense_machine = PAPER.to_dict()
         if self.feature_layers is None:
             depth = self.num_hidden_layers
             self.feature_layers = sorted({max(1, round(depth * share)) for share in (0.27, 0.53, 0.8)})

@@ -1,11 +1,11 @@
 """The bundle that lets a saved model load where ``neurallib`` is not installed (``trust_remote_code=True``).
 
-The loader of transformers copies the file named in ``auto_map`` and the files that it imports as ``from .name import …``, all
-from one flat folder. So the modules that the model needs are found by following their relative imports, and written side by
-side with every such import made flat: ``from ..configuration.machine_config import …`` → ``from .machine_config import …``.
+The loader of transformers copies the file named in ``auto_map`` and what it imports as ``from .name import …``, all
+from one flat folder. So the modules that the model needs are found by following their relative imports, and written
+side by side with every such import made flat: ``..configuration.machine_config`` becomes ``.machine_config``.
 
-This works from a checkout, from an installed package, and from a bundle itself, when a model that was loaded by remote code is
-saved again: this module travels with the bundle, and a bundle of a bundle is the same bundle.
+This works from a checkout, from an installed package, and from a bundle itself, when a model that was loaded by remote
+code is saved again: this module travels with the bundle, and a bundle of a bundle is the same bundle.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def remote_code() -> dict[str, str]:
         path = waiting.pop()
         known = sources.setdefault(path.name, path)
         if known != path:
-            raise RemoteCodeError(f"two modules are named {path.name}: {known} and {path}; in a flat folder names must differ")
+            raise RemoteCodeError(f"two modules are named {path.name}, {known} and {path}: rename one")
         for _, target in _own_imports(path):
             if sources.get(target.name) != target:
                 waiting.append(target)
@@ -97,12 +97,12 @@ def _own_imports(path: Path) -> Iterator[tuple[ast.ImportFrom, Path]]:
         if isinstance(node, ast.ImportFrom) and node.level:
             if not node.module:
                 raise RemoteCodeError(
-                    f"{path.name}:{node.lineno}: 'from {'.' * node.level} import …' names a package; import from a module"
+                    f"{path.name}:{node.lineno}: 'from {'.' * node.level} import' names a package; import from a module"
                 )
             target = path.parents[node.level - 1].joinpath(*node.module.split(".")).with_suffix(".py")
             if not target.is_file():
                 raise RemoteCodeError(
-                    f"{path.name}:{node.lineno}: {'.' * node.level}{node.module} is no module of one file ({target} is missing)"
+                    f"{path.name}:{node.lineno}: {'.' * node.level}{node.module} is no module, {target} is missing"
                 )
             yield node, target
         elif isinstance(node, ast.ImportFrom | ast.Import):
@@ -131,4 +131,4 @@ def _check(name: str, text: str, bundle: dict[str, str]) -> None:
         module = match[1] or match[2]
         if f"{module}.py" not in bundle:
             line = text.count("\n", 0, match.start(match.lastindex or 0)) + 1
-            raise RemoteCodeError(f"{name}:{line}: reads like an import of .{module}, which is not in the bundle; reword it")
+            raise RemoteCodeError(f"{name}:{line}: reads as an import of .{module}, which does not exist: reword it")

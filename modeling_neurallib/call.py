@@ -30,12 +30,12 @@ class Call:
     program: str
     library: str
     arguments: tuple[str, ...]
-    probability: float
+    # Two records of the same call are equal whatever rounding did to its probability, and whatever time it took.
+    probability: float = field(default=0.0, compare=False)
     result: str | None = None
     tokens: tuple[int, ...] = ()
     steps: int = 0
     fault: str = ""
-    # Wall time is not a function of the prefix: two records of the same call are equal whatever it was.
     seconds: float = field(default=0.0, compare=False)
 
 

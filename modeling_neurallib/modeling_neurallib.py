@@ -33,6 +33,7 @@ from ..configuration.configuration_neurallib import NeuralLibConfig
 from ..configuration.machine_config import MachineConfig
 from .call import Call, CallLayer, Row
 from .characters import CharacterTable
+from .dense_objective import DenseObjective
 from .library import NeuralLibrary
 from .machine.operations import FIELDS
 from .machine.state import MachineError, RunResult
@@ -113,13 +114,12 @@ class Computer(nn.Module):
         self.register_buffer("token_offsets", torch.zeros(config.vocab_size + 1, dtype=torch.int64))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
-        """Moves with the model, but keeps float32: ``model.half()`` leaves the computer exact."""
+        """Moves with the model, but is never narrowed: ``model.half()`` leaves the computer in float32."""
 
         def keep_precision(tensor: Tensor) -> Tensor:
             moved = fn(tensor)
-            if moved.dtype == tensor.dtype or tensor.is_meta:
-                return moved
-            return tensor.to(moved.device)
+            narrowed = tensor.is_floating_point() and moved.element_size() < tensor.element_size()
+            return tensor.to(moved.device) if narrowed and not tensor.is_meta else moved
 
         return super()._apply(keep_precision, recurse)
 
@@ -273,10 +273,9 @@ class Computer(nn.Module):
         if not all(arguments):
             missing = ", ".join(str(role + 1) for role, text in enumerate(arguments) if not text)
             return None, f"argument {missing} of {program} was not found in the text"
-        machine = self.machine
-        limited = MachineConfig(**{**machine.to_dict(), "max_steps": min(machine.max_steps, max_steps)})
+        limit = min(self.machine.max_steps, max_steps)
         try:
-            outcome = self.library.call(program, list(arguments), machine=limited)
+            outcome = self.library.run_batch([(program, arguments)], machine=self.machine, max_steps=limit)[0]
         except MachineError as error:
             return None, str(error)
         return outcome, "" if outcome.text is not None else outcome.fault.name
@@ -578,11 +577,9 @@ class NeuralLibForCausalLM(LlamaForCausalLM):
         loss, likelihoods = None, None
         if labels is not None:
             if training and input_ids is not None:
-                objective = MarginalObjective(self.computer)
+                features = self.model.features(output.hidden_states)
                 mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-                likelihoods = objective.log_likelihoods(
-                    self.model.features(output.hidden_states), input_ids, mask.bool(), labels, logits
-                )
+                likelihoods = self._log_likelihoods(features, input_ids, mask.bool(), labels, logits)
                 items = kwargs.get("num_items_in_batch")
                 loss = -likelihoods.sum() / (len(likelihoods) if items is None else items)
             else:
@@ -598,6 +595,25 @@ class NeuralLibForCausalLM(LlamaForCausalLM):
             calls=output.calls,
             log_likelihoods=likelihoods,
         )
+
+    def _log_likelihoods(self, features: Tensor, tokens: Tensor, mask: Tensor, labels: Tensor, logits: Tensor) -> Tensor:
+        """[B] log p(answer) by the estimator of the configuration."""
+        computer = self.computer
+        if self.config.estimator == "marginal":
+            return MarginalObjective(computer).log_likelihoods(features, tokens, mask, labels, logits)
+        objective = DenseObjective(computer, MachineConfig(**(self.config.dense_machine or {})))
+        states = computer.projection(features)
+        scores = logits.log_softmax(-1)
+        likelihoods = []
+        for row in range(len(tokens)):
+            reply = (labels[row] != -100).nonzero().flatten()
+            ids = [token if real else -1 for token, real in zip(tokens[row].tolist(), mask[row].tolist(), strict=True)]
+            start = int(reply[0]) - 1
+            answer = computer.table.characters(ids[start + 1 : int(reply[-1]) + 1]).text()
+            base = scores[row, reply - 1, tokens[row, reply]].sum()
+            characters = computer.table.characters(ids[: start + 1])
+            likelihoods.append(objective.log_likelihood(states[row], characters, start, answer, base))
+        return torch.stack(likelihoods)
 
     @staticmethod
     def _intervene(logits: Tensor, interventions: Sequence[Intervention], kept: Tensor) -> Tensor:

@@ -23,8 +23,9 @@ class StateProjection(nn.Module):
 
     @staticmethod
     def features(hidden_states: list[Tensor]) -> Tensor:
-        """The layers' states side by side, each of root mean square 1: [..., len(layers)·H], float32."""
-        return torch.cat([functional.rms_norm(state.float(), state.shape[-1:]) for state in hidden_states], dim=-1)
+        """The layers' states side by side, each of root mean square 1: [..., len(layers)·H], float32 or wider."""
+        wide = [state if state.dtype == torch.float64 else state.float() for state in hidden_states]
+        return torch.cat([functional.rms_norm(state, state.shape[-1:]) for state in wide], dim=-1)
 
     def forward(self, features: Tensor) -> Tensor:
         states: Tensor = self.norm(self.linear(features.to(self.linear.weight.dtype)))
@@ -52,7 +53,7 @@ class Selector(nn.Module):
 
     def keys(self, descriptions: Tensor, offsets: Tensor) -> Tensor:
         """Keys of programs: descriptions [programs, description_width], offsets [programs, key_width] → [programs, key_width]."""
-        keys: Tensor = self.key_norm(self.key(descriptions.float())) + offsets
+        keys: Tensor = self.key_norm(self.key(descriptions.to(self.key.weight.dtype))) + offsets
         return keys
 
     def split(self, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,9 +2,11 @@
 
     from neurallib import NeuralLibForCausalLM, NeuralLibrary, NeuralLibTrainer, compile_library
 
-Names are loaded when they are first used, so ``import neurallib`` itself needs neither torch nor transformers. The first use
-of a model class also registers the model type with ``AutoConfig``, ``AutoModel`` and ``AutoModelForCausalLM``.
+Names are loaded when they are first used, so ``import neurallib`` itself needs neither torch nor transformers. The
+first use of a model class also registers the model type with the Auto classes of transformers.
 """
+
+# ruff: noqa: F401 - the imports below are for type checkers and editors; they find here what _HOMES loads.
 
 from __future__ import annotations
 
@@ -17,12 +19,13 @@ if TYPE_CHECKING:
     from .configuration.remote_code import RemoteCodeError
     from .modeling_neurallib.call import Call
     from .modeling_neurallib.characters import TokenizerError
-    from .modeling_neurallib.compiler.compiling import compile_library, standard_library
+    from .modeling_neurallib.compiler.compiling import compile_library
     from .modeling_neurallib.compiler.errors import CompileError
     from .modeling_neurallib.library import LibraryError, NeuralLibrary, ProgramFault
     from .modeling_neurallib.machine.state import MachineError, RunResult
     from .modeling_neurallib.modeling_neurallib import NeuralLibError, NeuralLibForCausalLM, NeuralLibModel
-    from .trainer.trainer import NeuralLibTrainer
+    from .modeling_neurallib.programs import standard_library
+    from .trainer.training import NeuralLibTrainer
 
 __version__ = "0.1.0"
 
@@ -38,23 +41,20 @@ _HOMES = {
     "NeuralLibError": ".modeling_neurallib.modeling_neurallib",
     "NeuralLibForCausalLM": ".modeling_neurallib.modeling_neurallib",
     "NeuralLibModel": ".modeling_neurallib.modeling_neurallib",
-    "NeuralLibTrainer": ".trainer.trainer",
+    "NeuralLibTrainer": ".trainer.training",
     "NeuralLibrary": ".modeling_neurallib.library",
     "ProgramFault": ".modeling_neurallib.library",
     "RemoteCodeError": ".configuration.remote_code",
     "RunResult": ".modeling_neurallib.machine.state",
     "TokenizerError": ".modeling_neurallib.characters",
     "compile_library": ".modeling_neurallib.compiler.compiling",
-    "standard_library": ".modeling_neurallib.compiler.compiling",
+    "standard_library": ".modeling_neurallib.programs",
 }
 
 # Names whose first use makes the model type known to the Auto classes.
 _REGISTERED = {"NeuralLibConfig", "NeuralLibForCausalLM", "NeuralLibModel", "NeuralLibTrainer"}
 
-__all__ = [  # noqa: RUF022 - the order of _HOMES
-    *_HOMES,
-    "__version__",
-]
+__all__ = [*_HOMES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

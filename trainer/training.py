@@ -54,15 +54,15 @@ class Recipe:
 
     base: str = "smollm2-135m"
     output: str = "runs/smollm2-135m"
-    examples: int = 8_000
+    examples: int = 7_000
     general_share: float = 0.25
-    replies: int = 400
-    reply_tokens: int = 24
+    replies: int = 300
+    reply_tokens: int = 20
     sentence_share: float = 0.06
     supervision: str | float = "answers"
     budget: int = 6_000
     most_explanations: int = 64
-    validation: int = 600
+    validation: int = 480
     prompt_weight: float = 1.0
     heads: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
@@ -160,12 +160,9 @@ class LessonWriter:
         encoded = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)
         return list(encoded["input_ids"])
 
-    def conversation(self, example: Example, rng: random.Random, reply: Sequence[int] | None = None) -> tuple[Example, Conversation]:
-        """The tokens of an example, with the reply that it asks for, or that the backbone wrote."""
+    def conversation(self, example: Example, rng: random.Random) -> tuple[Example, Conversation]:
+        """The tokens of an example with the reply that it asks for: the result alone, or a sentence with it."""
         system = rng.choice(SYSTEM_MESSAGES) if rng.random() < 0.25 else None
-        if reply is not None:
-            prompt = self.prompt(example.prompt, None)
-            return example, Conversation((*prompt, *reply), len(prompt))
         if example.answer is None:
             prompt = self.prompt(example.prompt, system)
             return example, Conversation(tuple(prompt), len(prompt))
@@ -385,28 +382,46 @@ def _folded(text: str) -> str:
     return " ".join(text.replace(",", " ").split())
 
 
+def conversations(writer: LessonWriter, recipe: Recipe, split: str, count: int) -> list[tuple[Example, Conversation]]:
+    """The requests of a split with their replies, as tokens. Number i depends on the recipe, the split and i alone."""
+    generator = RequestGenerator(recipe.seed, split=split)  # type: ignore[arg-type]
+    examples = generator.examples(count, general_share=recipe.general_share)
+    return [
+        writer.conversation(example, random.Random(f"{recipe.seed}:{split}:{number}")) for number, example in enumerate(examples)
+    ]
+
+
+def written_by_the_backbone(
+    model: NeuralLibForCausalLM, writer: LessonWriter, recipe: Recipe
+) -> list[tuple[Example, Conversation]]:
+    """General requests with replies of the backbone, so that the gate learns to stay shut within a reply."""
+    generator = RequestGenerator(recipe.seed, split="train", programs=())
+    requests = [generator.general() for _ in range(recipe.replies)]
+    prompts = [writer.prompt(request.prompt, None) for request in requests]
+    replies = sampled_replies(model, prompts, recipe.reply_tokens, recipe.seed)
+    return [
+        (request, Conversation((*prompt, *reply), len(prompt)))
+        for request, prompt, reply in zip(requests, prompts, replies, strict=True)
+    ]
+
+
 def prepare(model: NeuralLibForCausalLM, tokenizer: Any, recipe: Recipe, split: str, count: int, directory: Path) -> tuple[Lessons, dict[str, Any]]:
     """Lessons of a split with their features, and what was left out."""
-    rng = random.Random(f"{recipe.seed}:{split}")
     writer = LessonWriter(model, tokenizer, recipe)
-    generator = RequestGenerator(recipe.seed, split=split)  # type: ignore[arg-type]
-    examples = list(generator.examples(count, general_share=recipe.general_share))
     share = {"answers": 0.0, "calls": 1.0}.get(str(recipe.supervision))
     share = float(recipe.supervision) if share is None else share
     lessons: list[Lesson] = []
     left_out: dict[str, int] = {}
-    for example in tqdm(examples, desc=f"{split}: explaining answers"):
-        example, conversation = writer.conversation(example, rng)
-        lesson = writer.lesson(example, conversation, labelled=split != "train" or rng.random() < share)
+    pairs = conversations(writer, recipe, split, count)
+    for number, (example, conversation) in enumerate(tqdm(pairs, desc=f"{split}: explaining answers")):
+        labelled = split != "train" or random.Random(f"labelled:{recipe.seed}:{number}").random() < share
+        lesson = writer.lesson(example, conversation, labelled)
         if lesson is None:
             left_out[str(example.program)] = left_out.get(str(example.program), 0) + 1
         else:
             lessons.append(lesson)
     if split == "train" and recipe.replies:
-        general = [generator.general() for _ in range(recipe.replies)]
-        prompts = [writer.prompt(example.prompt, None) for example in general]
-        for example, reply in zip(general, sampled_replies(model, prompts, recipe.reply_tokens, recipe.seed), strict=True):
-            lessons.append(Lesson(example, writer.conversation(example, rng, reply)[1], 0, ()))
+        lessons += [Lesson(*pair, 0, ()) for pair in written_by_the_backbone(model, writer, recipe)]
     with tqdm(total=len(lessons), desc=f"{split}: features of the backbone") as bar:
         cache = FeatureCache(model, directory)
         cache.fill([lesson.conversation for lesson in lessons], progress=bar.update)

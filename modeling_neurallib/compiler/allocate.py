@@ -132,7 +132,9 @@ class _Colouring:
             if copied >= 0 and self._free(copied) and self._free(defined):
                 self.partners.setdefault(copied, []).append(defined)
                 self.partners.setdefault(defined, []).append(copied)
-            written = list(range(self.fragile)) if instruction.operation == "call" else [defined] if defined >= 0 else []
+            written = [defined] if defined >= 0 else []
+            if instruction.operation == "call":
+                written = list(range(self.fragile))
             alive = _bits(out[position])
             for register in written:
                 for other in alive:
@@ -165,7 +167,11 @@ class _Colouring:
             else:
                 chosen = min(
                     remaining,
-                    key=lambda node: (node in self.spilled, self.cost.get(node, 0.0) / (1 + len(remaining[node])), node),
+                    key=lambda node: (
+                        node in self.spilled,
+                        self.cost.get(node, 0.0) / (1 + len(remaining[node])),
+                        node,
+                    ),
                 )
             order.append(chosen)
             for other in remaining.pop(chosen):
@@ -216,7 +222,7 @@ def _depths(code: list[Instruction]) -> list[int]:
 
 
 def _spill(routine: Routine, failed: list[int], slots: dict[int, int], stack: int) -> set[int]:
-    """Keeps these registers in the frame: loads before each use, stores after each write. Returns the new registers."""
+    """Keeps registers in the frame: a load before each use, a store after each write. Returns the new registers."""
     spilled, code, fresh = set(failed), [], set()
     for instruction in routine.code:
         replaced: dict[int, int] = {}
@@ -227,9 +233,7 @@ def _spill(routine: Routine, failed: list[int], slots: dict[int, int], stack: in
         used = set(instruction.uses())
         for register, stand_in in replaced.items():
             if register in used:
-                code.append(
-                    Instruction("load", stand_in, stack, immediate=slots[register], line=instruction.line, space="frame")
-                )
+                code.append(Instruction("load", stand_in, stack, immediate=slots[register], line=instruction.line))
         instruction.a = replaced.get(instruction.a, instruction.a)
         instruction.b = replaced.get(instruction.b, instruction.b)
         written = instruction.target
@@ -243,7 +247,6 @@ def _spill(routine: Routine, failed: list[int], slots: dict[int, int], stack: in
                     immediate=slots[written],
                     b=replaced[written],
                     line=instruction.line,
-                    space="frame",
                 )
             )
     routine.code = code

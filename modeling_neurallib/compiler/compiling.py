@@ -67,6 +67,13 @@ def compile_library(what: Compilable, name: str | None = None, registers: int = 
     return compile_functions(functions, sources, name or _as_name(default), registers)
 
 
+def compile_files(paths: Sequence[Path], name: str, registers: int = REGISTERS) -> NeuralLibrary:
+    """Compiles several source files into one library, in which they share the functions that they import."""
+    sources = Sources()
+    functions = [function for path in paths for function in exported(sources.file(path))]
+    return compile_functions(functions, sources, name, registers)
+
+
 def compile_source(text: str, name: str = "library", registers: int = REGISTERS) -> NeuralLibrary:
     """Compiles source text; its functions without a leading underscore become the programs."""
     sources = Sources()
@@ -96,7 +103,7 @@ class _Unit:
     def __init__(self, sources: Sources, registers: int) -> None:
         self.sources, self.registers = sources, registers
         self.routines: dict[str, Routine] = {}
-        self.labels: dict[int, str] = {}
+        self.labels: dict[ast.FunctionDef, str] = {}
 
     def program(self, function: SourceFunction) -> ProgramParts:
         found = signature(function)
@@ -138,19 +145,20 @@ class _Unit:
             if test:
                 body.append(f"    if not {test}({parameter}):\n        return {message!r}")
             arguments.append(f"{read}({parameter})" if test else parameter)
-        result = f"{name}({', '.join(arguments)})"
+        result = f"__program__({', '.join(arguments)})"
         printer = _PRINTERS.get(found.returns)
         body.append(f"    return {printer}({result})" if printer else f"    return {result}")
         header = f"def {name}_in_text({', '.join(f'{parameter}: str' for parameter in kinds)}) -> str:"
         text = "\n".join([header, *body])
         file = self.sources.text(text, f"<{name} in text>")
         forms = self.sources.file(_TEXT_FORMS)
-        file.given = {name: function} | {each: SourceFunction(forms, node) for each, node in forms.functions.items()}
+        file.given = {each: SourceFunction(forms, node) for each, node in forms.functions.items()}
+        file.given["__program__"] = function
         return SourceFunction(file, file.functions[f"{name}_in_text"])
 
     def function(self, function: SourceFunction) -> str:
         """The label of a function's routine; translates it and whatever it calls if that was not done yet."""
-        key = id(function.node)
+        key = function.node
         if key in self.labels:
             return self.labels[key]
         label = function.name

@@ -6,6 +6,7 @@ Whole libraries are joined by ``NeuralLibrary.link``, which needs no compiler.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -49,7 +50,7 @@ def link(name: str, programs: list[ProgramParts], assembled: dict[str, Assembled
         for position, callee in part.calls.items():
             instructions[start + position, 4] = addresses[callee]
         routine = part.routine
-        origins[start] = Origin(label, routine.file, routine.line, routine.source)
+        origins[start] = Origin(label, Path(routine.file).name, routine.line, routine.source)
     built = {}
     for program in programs:
         entry = addresses[program.routines[0]]

@@ -47,13 +47,13 @@ class _Loop:
     again: str
 
 
-def lower(function: TypedFunction, label: str, labels: dict[int, str], registers: int) -> Routine:
+def lower(function: TypedFunction, label: str, labels: dict[ast.FunctionDef, str], registers: int) -> Routine:
     """Translates a function.
 
     Args:
         function: a checked function.
         label: its name in the library.
-        labels: identity of a function's syntax node → its name in the library, for every function that it calls.
+        labels: a function's syntax node → its name in the library, for every function that it calls.
         registers: R of the machine.
     """
     return _Lowering(function, label, labels, registers).run()
@@ -85,7 +85,7 @@ def _fill(routine: Routine, result: int, text: str) -> None:
 
 
 class _Lowering:
-    def __init__(self, function: TypedFunction, label: str, labels: dict[int, str], registers: int) -> None:
+    def __init__(self, function: TypedFunction, label: str, labels: dict[ast.FunctionDef, str], registers: int) -> None:
         self.function, self.labels = function, labels
         self.heap, self.stack = registers - 2, registers - 1
         node = function.origin.node
@@ -107,13 +107,36 @@ class _Lowering:
         self.routine.current_line = node.lineno
         for position, (name, _) in enumerate(self.function.signature.parameters):
             self.emit("move", self.variables[name], position)
+        body = len(self.routine.code)
         self.block(node.body)
+        self.give_back(body)
         self.routine.current_line = node.end_lineno or node.lineno
         if self.function.signature.returns == NONE:
             self.emit("return")
         else:
             self.emit("label", label=f"{self.routine.name}.end")
         return self.routine
+
+    def give_back(self, body: int) -> None:
+        """Frees what the function allocated when it returns, where nothing of it can be reached any more.
+
+        That is so if it returns a number or a truth value and was given no list that it could have put something into.
+        """
+        found = self.function.signature
+        if found.returns not in (INT, BOOL) or any(kind.kind == "list" for _, kind in found.parameters):
+            return
+        code = self.routine.code
+        if not any(each.operation == "call" or each.target == self.heap for each in code[body:]):
+            return
+        mark = self.fresh()
+        rest, code[body:] = code[body:], []
+        self.routine.current_line = self.function.origin.node.lineno
+        self.emit("move", mark, self.heap)
+        for instruction in rest:
+            if instruction.operation == "return":
+                self.routine.current_line = instruction.line
+                self.emit("move", self.heap, mark)
+            code.append(instruction)
 
     def fresh(self) -> int:
         return self.routine.register()
@@ -418,7 +441,8 @@ class _Lowering:
             if last:
                 self.emit("jump_if_not_zero" if truth == when else "jump_if_zero", a=register, label=label)
             else:
-                self.emit("jump_if_zero" if truth else "jump_if_not_zero", a=register, label=label if not when else after)
+                stop = after if when else label
+                self.emit("jump_if_zero" if truth else "jump_if_not_zero", a=register, label=stop)
             held = following
         self.place(after)
 
@@ -554,7 +578,7 @@ class _Lowering:
         return self.call("text_less", [first, second])
 
     def _equals_short(self, text: int, constant: str) -> int:
-        """Whether a text is empty, or this one character. A text is followed by memory, so its first word can be read."""
+        """Whether a text is empty, or this one character."""
         length, same = self.fresh(), self.fresh()
         self.emit("load", length, text, immediate=0, space="text")
         self.emit("equal_immediate", same, length, immediate=len(constant))
@@ -872,7 +896,7 @@ class _Lowering:
         if callee is not None:
             kinds = [kind for _, kind in self._signature_of(node)]
             words = [self.converted(each, kind) for each, kind in zip(node.args, kinds, strict=True)]
-            return self.call(self.labels[id(callee.node)], words, into)
+            return self.call(self.labels[callee.node], words, into)
         if isinstance(node.func, ast.Attribute):
             return self._method(node, node.func, into)
         assert isinstance(node.func, ast.Name)

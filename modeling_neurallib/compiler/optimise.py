@@ -87,6 +87,11 @@ class _Block:
             instruction.a = self.source(instruction.a)
         if "b" in operands:
             instruction.b = self.source(instruction.b)
+        if operation not in ("move", "store", "call") and min(instruction.uses(), default=VIRTUAL) < VIRTUAL:
+            # A machine register (the heap pointer, an argument) is changed by calls: nothing is remembered of it.
+            if "t" in operands:
+                self.define(instruction.target)
+            return instruction
         if operation == "store":
             if instruction.space == "text" or not instruction.space:
                 return instruction
@@ -94,9 +99,7 @@ class _Block:
             return instruction
         if operation == "call":
             self.memory = {space: count + 1 for space, count in self.memory.items()}
-            for register in range(VIRTUAL):
-                if register in self.version or register < 64:
-                    self.version[register] = self.version.get(register, 0) + 1
+            self.known = {key: value for key, value in self.known.items() if key[0] != "guard"}
             return instruction
         if operation in ("check", "guard"):
             key = self.key(instruction)
@@ -111,7 +114,7 @@ class _Block:
             if instruction.a == target:
                 return None
             self.define(target)
-            if instruction.a >= VIRTUAL:
+            if instruction.a >= VIRTUAL and target >= VIRTUAL:
                 self.copy_of[target] = self.current(instruction.a)
             return instruction
         key = self.key(instruction)

@@ -162,9 +162,11 @@ class Checker:
         self.result = TypedFunction(function, found, dict(found.parameters))
         self.changed, self.strict, self.loops = False, False, 0
         self.locals = {
-            node.id for node in ast.walk(function.node) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+            node.id
+            for node in ast.walk(function.node)
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
         } | set(self.parameters)
-        self.known: dict[str, Constant] = {}
+        self.known = self._constants()
 
     def run(self) -> TypedFunction:
         self.changed = True
@@ -253,7 +255,9 @@ class Checker:
         elif isinstance(target, ast.Subscript):
             container = self.expression(target.value)
             if container.kind == "str":
-                raise self.error(target, "an assignment to a character of a text", "texts never change; build a new one")
+                raise self.error(
+                    target, "an assignment to a character of a text", "texts never change; build a new one"
+                )
             if isinstance(target.slice, ast.Slice):
                 raise self.error(target, "an assignment to a slice", "assign the elements in a loop")
             if container.kind not in ("list", "unknown"):
@@ -343,7 +347,9 @@ class Checker:
         after = join(before, kind)
         if after is None or (name in self.parameters and after != before):
             raise self.error(
-                node, f"variable {name!r} is {before} and is given {kind}", "use a second variable, or convert the value"
+                node,
+                f"variable {name!r} is {before} and is given {kind}",
+                "use a second variable, or convert the value",
             )
         if after != before:
             self.changed = True
@@ -352,7 +358,7 @@ class Checker:
             self.result.variables[name] = list_of(INT) if after.kind == "list" else after
 
     def accept(self, node: ast.expr, expected: Type) -> None:
-        """Checks that a value whose type is found can stand where ``expected`` is, widening a list variable if need be."""
+        """Checks that a value can stand where ``expected`` is wanted, widening a list variable's type if need be."""
         kind = self.result.types.get(node, UNKNOWN)
         if kind == expected or not kind.known or not expected.known or (kind == CHAR and expected == STR):
             return
@@ -387,7 +393,7 @@ class Checker:
 
     def expression(self, node: ast.expr, expected: Type | None = None) -> Type:
         """Finds and records the type of an expression. ``expected`` only guides list displays and ``[]``."""
-        value = fold(node, self._constants())
+        value = fold(node, self.known)
         if value is not None:
             kind = BOOL if isinstance(value, bool) else INT if isinstance(value, int) else STR
             if isinstance(value, str) and len(value) == 1:
@@ -409,14 +415,14 @@ class Checker:
         return kind
 
     def _constants(self) -> dict[str, Constant]:
-        names = self.function.file
-        if not self.known:
-            for node in ast.walk(self.function.node):
-                if isinstance(node, ast.Name) and node.id not in self.locals:
-                    value = self.sources.constant(names, node.id) if node.id not in names.functions else None
-                    if value is not None:
-                        self.known[node.id] = value
-        return self.known
+        """The constants of the file, and of those that it imports from, that the function names."""
+        file, known = self.function.file, {}
+        for node in ast.walk(self.function.node):
+            if isinstance(node, ast.Name) and node.id not in self.locals and node.id not in file.functions:
+                value = self.sources.constant(file, node.id)
+                if value is not None:
+                    known[node.id] = value
+        return known
 
     def name_type(self, name: str, node: ast.AST) -> Type:
         if name not in self.locals:
@@ -528,10 +534,10 @@ class Checker:
             if right.kind in texts:
                 if left.kind != "char":
                     raise self.error(node, f"`in` of {left} and str", "only a single character can be looked for")
-            elif right.element is None or right.element.kind not in (*numbers, "char") or left.kind != right.element.kind:
+            elif right.element is None or right.element.kind not in (*numbers, "char") or right.element != left:
                 raise self.error(node, f"`in` of {left} and {right}", "write a loop that compares")
             return
-        if not (left.kind in texts and right.kind in texts or left.kind in numbers and right.kind in numbers):
+        if not ((left.kind in texts and right.kind in texts) or (left.kind in numbers and right.kind in numbers)):
             raise self.error(node, f"a comparison of {left} and {right}", "compare numbers or texts; lists in a loop")
 
     def expression_IfExp(self, node: ast.IfExp, expected: Type | None) -> Type:

@@ -26,7 +26,8 @@ class Instruction:
         label: name of the place that it marks, jumps to or calls.
         reads: machine registers that a call passes arguments in, or that a return returns.
         line: source line, 0 for none.
-        space: what a load or a store touches: ``text`` (never changes), ``header`` or ``elements`` of a list, or ``""``.
+        space: what a load or a store touches: ``text`` (never changes), ``header`` or ``elements`` of a list; or
+            ``needed`` for an instruction that stays although nobody reads it, because it may fault.
     """
 
     operation: str

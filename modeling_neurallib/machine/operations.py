@@ -108,8 +108,9 @@ class Operation:
     semantics: Semantics | None = None
 
 
+# fmt: off
+# ruff: noqa: E501  (a row is a line)
 _ROWS: list[tuple[str, str, str, str, Semantics | None]] = [
-    # fmt: off
     ("halt",                "control",   "",    "stop",                                              None),
     ("constant",            "immediate", "ti",  "t ← i",                                             lambda a, b, v: _wrap(b, v)),
     ("move",                "alu",       "ta",  "t ← a",                                             lambda a, b, v: _wrap(a, v)),
@@ -142,8 +143,8 @@ _ROWS: list[tuple[str, str, str, str, Semantics | None]] = [
     ("return",              "control",   "",    "pop an address off the call stack, go to it",       None),
     ("check",               "guard",     "ab",  "fault index_out_of_range unless 0 ≤ a < b",         None),
     ("guard",               "guard",     "ab",  "fault out_of_memory unless a < b as addresses (unsigned)", None),
-    # fmt: on
 ]
+# fmt: on
 
 OPERATIONS: tuple[Operation, ...] = tuple(
     Operation(code, name, kind, operands, meaning, semantics)

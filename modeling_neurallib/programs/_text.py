@@ -8,9 +8,7 @@ from __future__ import annotations
 
 def is_integer(text: str) -> bool:
     """Spaces, a sign or none, digits, spaces."""
-    i = _after_spaces(text, 0)
-    if i < len(text) and _is_sign(text[i]):
-        i += 1
+    i = _after_sign(text, _after_spaces(text, 0))
     start = i
     while i < len(text) and "0" <= text[i] <= "9":
         i += 1
@@ -44,8 +42,7 @@ def is_integer_list(text: str) -> bool:
     """Integers with anything between them that separates: spaces, commas, semicolons, brackets, the word "and"."""
     i = _after_separators(text, 0)
     while i < len(text):
-        if _is_sign(text[i]):
-            i += 1
+        i = _after_sign(text, i)
         start = i
         while i < len(text) and "0" <= text[i] <= "9":
             i += 1
@@ -105,8 +102,11 @@ def integer_list_to_text(values: list[int]) -> str:
     return " ".join(texts)
 
 
-def _is_sign(character: str) -> bool:
-    return character == "-" or character == "+" or character == "−"
+def _after_sign(text: str, start: int) -> int:
+    """The position behind a sign that stands at ``start``, or ``start`` if there is none."""
+    if start == len(text) or "0" <= text[start] <= "9" or text[start] not in "-+−":
+        return start
+    return start + 1
 
 
 def _after_spaces(text: str, start: int) -> int:
@@ -121,6 +121,9 @@ def _after_separators(text: str, start: int) -> int:
     """The position of the first character from ``start`` on that does not separate numbers."""
     i = start
     while i < len(text):
+        # Digits and signs first: they are the most frequent, and small machines have no letters or square brackets.
+        if "0" <= text[i] <= "9" or text[i] == "-" or text[i] == "+":
+            return i
         if text[i] in " ,;\n\t()[]{}":
             i += 1
         elif text[i] == "a" and i + 2 < len(text) and text[i + 1] == "n" and text[i + 2] == "d":

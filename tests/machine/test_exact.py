@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -55,7 +57,7 @@ def test_every_operation_on_every_pair_of_words(operation, portable):
 
 def test_arithmetic_is_that_of_integers():
     """The table itself against Python, spelled out once more in another way."""
-    plain = {
+    plain: dict[str, Callable[[int, int], int]] = {
         "add": lambda a, b: a + b, "subtract": lambda a, b: a - b, "multiply": lambda a, b: a * b,
         "divide": lambda a, b: a // b, "modulo": lambda a, b: a - b * (a // b), "min": min, "max": max,
         "equal": lambda a, b: a == b, "less_than": lambda a, b: a < b, "and": lambda a, b: a & b,

@@ -1,0 +1,743 @@
+"""Compiled programs as data: what they are called, what they take, and their instructions.
+
+A library is two files: ``library_config.json`` (names, docstrings, signatures, hashes) and ``library.safetensors`` (the
+instructions). Whatever is loaded is validated before anything uses it. A library holds no code of the host: running one
+touches no file, stays inside the machine's memory and ends at the machine's step limit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..configuration.machine_config import MachineConfig
+from .machine.exact import ExactMachine
+from .machine.operations import CODES, FIELDS, OPERATIONS, Fault
+from .machine.state import RunResult
+
+FORMAT_VERSION = 1
+CONFIG_FILE = "library_config.json"
+TENSOR_FILE = "library.safetensors"
+
+MAXIMUM_INSTRUCTIONS = 1_000_000
+MAXIMUM_PROGRAMS = 4_096
+MAXIMUM_PARAMETERS = 6
+MAXIMUM_NAME = 128
+MAXIMUM_TEXT = 100_000
+MAXIMUM_FILE = 64 * 2**20
+LARGEST_IMMEDIATE = 2**31 - 1
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
+_LIBRARY_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_TYPES = ("str", "int", "bool", "list[int]")
+_HAS_IMMEDIATE = np.array(["i" in operation.operands for operation in OPERATIONS])
+_HAS_ADDRESS = np.array(["l" in operation.operands for operation in OPERATIONS])
+_ENDS = np.array([operation.name in ("halt", "jump", "return") for operation in OPERATIONS])
+
+
+class LibraryError(ValueError):
+    """A library or a call of it that cannot be: says what was found, where, and what to do."""
+
+
+class ProgramFault(RuntimeError):
+    """A program that did not come to a result.
+
+    Attributes:
+        program: its name.
+        fault: what stopped it.
+        steps: after how many instructions.
+    """
+
+    def __init__(self, program: str, fault: Fault, steps: int) -> None:
+        self.program, self.fault, self.steps = program, fault, steps
+        super().__init__(f"{program} was stopped after {steps} instructions: {fault.name.replace('_', ' ')}")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter: its name and its type, one of ``str``, ``int``, ``bool`` and ``list[int]``.
+
+    At the boundary every argument is text; the type says what the program reads it as.
+    """
+
+    name: str
+    type: str
+
+
+@dataclass(frozen=True)
+class Program:
+    """One program of a library.
+
+    Attributes:
+        name: what it is called by; ``library.name`` after libraries with equal names were linked.
+        docstring: what it does, in words.
+        parameters: its parameters, at most six.
+        returns: the type of its result, which is text at the boundary.
+        entry: the address at which a run starts.
+        length: instructions from there on that belong to it alone.
+        source: the Python function that it was compiled from.
+        minimum_values: the smallest V on which each of its constants is a word. With fewer values an instruction whose
+            constant is none faults when it is reached.
+    """
+
+    name: str
+    docstring: str
+    parameters: tuple[Parameter, ...]
+    returns: str
+    entry: int
+    length: int
+    source: str
+    minimum_values: int
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the instructions from one address on come from, for the disassembler: function, file, first line, text."""
+
+    name: str
+    file: str
+    line: int
+    source: str
+
+
+@dataclass
+class NeuralLibrary:
+    """Programs linked together.
+
+    Attributes:
+        name: the library's name.
+        programs: name → program.
+        instructions: int64 [P, 5], columns as in ``operations.FIELDS``.
+        origins: start address → the function whose instructions begin there.
+        lines: source line of each instruction, int64 [P], 0 for none.
+        registers: R of the machine that it was compiled for; no other can run it.
+    """
+
+    name: str
+    programs: dict[str, Program]
+    instructions: np.ndarray
+    origins: dict[int, Origin] = field(default_factory=dict)
+    lines: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    registers: int = 16
+
+    def __post_init__(self) -> None:
+        self._machines: dict[MachineConfig, ExactMachine] = {}
+        self.validate()
+        self.programs = {
+            name: replace(program, minimum_values=self._minimum_values(program))
+            for name, program in self.programs.items()
+        }
+
+    # Running
+
+    def run(
+        self, program: str, *arguments: str, engine: str = "exact", machine: MachineConfig | None = None
+    ) -> str:
+        """Runs a program and returns its result.
+
+        Args:
+            program: its name.
+            arguments: one text for each parameter.
+            engine: ``exact``. (The dense engine works on distributions; ``machine.dense`` runs ``instructions`` there.)
+            machine: the machine's shape; the default one if None.
+
+        Raises:
+            LibraryError: there is no such program or engine, or it takes another number of arguments.
+            MachineError: an argument does not fit the machine.
+            ProgramFault: the program was stopped.
+        """
+        if engine != "exact":
+            raise LibraryError(f"no engine {engine!r} runs texts; use engine='exact', or machine.dense on instructions")
+        result = self.call(program, arguments, machine)
+        if result.text is None:
+            raise ProgramFault(program, result.fault, result.steps)
+        return result.text
+
+    def call(self, program: str, arguments: Sequence[str], machine: MachineConfig | None = None) -> RunResult:
+        """Runs a program; a fault is part of the result.
+
+        Raises:
+            LibraryError: as for ``run``.
+            MachineError: an argument does not fit the machine.
+        """
+        found = self._callable(program, arguments)
+        return self.machine(machine).run(found.entry, list(arguments))
+
+    def run_batch(
+        self,
+        calls: Sequence[tuple[str, Sequence[str]]],
+        machine: MachineConfig | None = None,
+        max_steps: int | None = None,
+    ) -> list[RunResult]:
+        """Runs many calls (program, arguments), each on a machine of its own.
+
+        Raises:
+            LibraryError, MachineError: as for ``call``; nothing has been run then.
+        """
+        if not calls:
+            return []
+        entries = [self._callable(program, arguments).entry for program, arguments in calls]
+        texts = [list(arguments) for _, arguments in calls]
+        return self.machine(machine).run_batch(entries, texts, max_steps=max_steps)
+
+    def program(self, name: str) -> Program:
+        """The program of this name.
+
+        Raises:
+            LibraryError: there is none; it names the nearest.
+        """
+        if name in self.programs:
+            return self.programs[name]
+        near = difflib.get_close_matches(name, self.programs, n=1, cutoff=0.0)
+        hint = f"did you mean {near[0]!r}?" if near else "it has none."
+        raise LibraryError(f"library {self.name!r} has no program {name!r}; {hint}")
+
+    def _callable(self, name: str, arguments: Sequence[str]) -> Program:
+        program = self.program(name)
+        if len(arguments) != len(program.parameters):
+            expected = ", ".join(parameter.name for parameter in program.parameters) or "none"
+            raise LibraryError(
+                f"{name} takes {len(program.parameters)} arguments ({expected}), found {len(arguments)}"
+            )
+        return program
+
+    def machine(self, config: MachineConfig | None = None) -> ExactMachine:
+        """The exact engine with this library on a machine of that shape, made once.
+
+        Raises:
+            LibraryError: the machine has another number of registers.
+        """
+        config = config or MachineConfig(registers=self.registers)
+        if config not in self._machines:
+            self._machines[config] = ExactMachine(self.instructions_for(config), config)
+        return self._machines[config]
+
+    def instructions_for(self, config: MachineConfig) -> np.ndarray:
+        """The instructions as a machine of that shape can hold them: int64 [P, 5].
+
+        A constant that is no word of the machine cannot be computed with, so its instruction becomes ``guard r0 r0``,
+        which always faults: below a program's ``minimum_values`` a run gives the same result or none.
+
+        Raises:
+            LibraryError: the machine has another number of registers.
+        """
+        if config.registers != self.registers:
+            raise LibraryError(
+                f"library {self.name!r} is compiled for machines of {self.registers} registers, this one has "
+                f"{config.registers}; compile it with registers={config.registers}"
+            )
+        code = self.instructions.copy()
+        immediate = code[:, 4]
+        outside = _HAS_IMMEDIATE[code[:, 0]] & ((immediate < -config.half) | (immediate >= config.half))
+        code[outside] = (CODES["guard"], 0, 0, 0, 0)
+        return code
+
+    # Code
+
+    @property
+    def symbols(self) -> dict[int, str]:
+        """Start address → name of the function there."""
+        return {address: origin.name for address, origin in self.origins.items()}
+
+    def _follow(self, entry: int) -> np.ndarray:
+        """Which instructions a run from ``entry`` can reach: bool [P]."""
+        seen = np.zeros(len(self.instructions), dtype=bool)
+        operations, targets = self.instructions[:, 0].tolist(), self.instructions[:, 4].tolist()
+        waiting = [entry]
+        while waiting:
+            position = waiting.pop()
+            while position < len(operations) and not seen[position]:
+                seen[position] = True
+                if _HAS_ADDRESS[operations[position]]:
+                    waiting.append(targets[position])
+                if _ENDS[operations[position]]:
+                    break
+                position += 1
+        return seen
+
+    def _minimum_values(self, program: Program) -> int:
+        code = self.instructions[self._follow(program.entry)]
+        immediates = code[_HAS_IMMEDIATE[code[:, 0]], 4]
+        values = 4
+        while len(immediates) and (immediates.min() < -(values // 2) or immediates.max() >= values // 2):
+            values *= 2
+        return values
+
+    def extract(self, programs: Sequence[str]) -> NeuralLibrary:
+        """A library of these programs alone, with only the functions that they need.
+
+        Raises:
+            LibraryError: one of them is not here.
+        """
+        chosen = [self.program(name) for name in programs]
+        needed = np.zeros(len(self.instructions), dtype=bool)
+        for program in chosen:
+            needed |= self._follow(program.entry)
+        starts = sorted(self.origins)
+        for start, end in zip(starts, [*starts[1:], len(needed)], strict=True):
+            needed[start:end] = needed[start:end].any()  # whole functions, so that they stay readable
+        moved = np.cumsum(needed) - 1
+        code = self.instructions[needed]
+        targets = _HAS_ADDRESS[code[:, 0]]
+        code[targets, 4] = moved[code[targets, 4]]
+        origins = {int(moved[start]): origin for start, origin in self.origins.items() if needed[start]}
+        found = {
+            program.name: replace(
+                program,
+                entry=int(moved[program.entry]),
+                length=int(needed[program.entry : program.entry + program.length].sum()),
+            )
+            for program in chosen
+        }
+        return NeuralLibrary(self.name, found, code, origins, self.lines[needed], self.registers)
+
+    @classmethod
+    def link(cls, libraries: Sequence[NeuralLibrary], name: str | None = None) -> NeuralLibrary:
+        """One library of several. A program whose name occurs more than once becomes ``library.name``.
+
+        Raises:
+            LibraryError: there is none, two of the same name hold a program of the same name, or they are compiled for
+                machines of different registers.
+        """
+        if not libraries:
+            raise LibraryError("nothing to link; give at least one library")
+        if len({library.registers for library in libraries}) > 1:
+            found = ", ".join(f"{library.name}: {library.registers}" for library in libraries)
+            raise LibraryError(f"libraries for machines of different registers ({found}); compile them for the same")
+        names = [program for library in libraries for program in library.programs]
+        programs: dict[str, Program] = {}
+        origins: dict[int, Origin] = {}
+        parts, lines, start = [], [], 0
+        for library in libraries:
+            code = library.instructions.copy()
+            code[_HAS_ADDRESS[code[:, 0]], 4] += start
+            parts.append(code)
+            lines.append(library.lines)
+            origins |= {start + address: origin for address, origin in library.origins.items()}
+            for program in library.programs.values():
+                prefix = re.sub(r"[^A-Za-z0-9_]", "_", library.name)
+                called = program.name if names.count(program.name) == 1 else f"{prefix}.{program.name}"
+                if called in programs:
+                    raise LibraryError(
+                        f"two libraries named {library.name!r} have a program {program.name!r}; rename one"
+                    )
+                programs[called] = replace(program, name=called, entry=program.entry + start)
+            start += len(code)
+        linked = name or (libraries[0].name if len(libraries) == 1 else "linked")
+        return cls(linked, programs, np.concatenate(parts), origins, np.concatenate(lines), libraries[0].registers)
+
+    # Reading by people
+
+    def disassemble(self, program: str | None = None) -> str:
+        """The instructions as text, each group under the source line that it was compiled from.
+
+        Args:
+            program: a program's name, for it and every function that it calls; None for the whole library.
+
+        Raises:
+            LibraryError: there is no such program.
+        """
+        count = len(self.instructions)
+        shown = np.ones(count, bool) if program is None else self._follow(self.program(program).entry)
+        starts = sorted({0, *self.origins})
+        blocks = []
+        for start, end in zip(starts, [*starts[1:], count], strict=True):
+            if shown[start:end].any():
+                blocks.append(self._disassemble_block(start, end))
+        return "\n\n".join(blocks) + "\n"
+
+    def instruction_text(self, address: int) -> str:
+        """The instruction at one address, as :meth:`disassemble` writes it, with addresses in place of labels."""
+        return self._mnemonic(self.instructions[address].tolist(), {})
+
+    def _disassemble_block(self, start: int, end: int) -> str:
+        origin = self.origins.get(start, Origin(f"code at {start}", "", 0, ""))
+        source = origin.source.splitlines()
+        first = origin.line or 1
+        where = f"   ({Path(origin.file).name}, line {origin.line})" if origin.line else ""
+        code = self.instructions[start:end].tolist()
+        labels = sorted({row[4] for row in code if _HAS_ADDRESS[row[0]] and start < row[4] < end})
+        names = {address: f".{number}" for number, address in enumerate(labels, 1)} | {start: ".0"}
+        out = [_one_line(f"{origin.name}:{where}")]
+        previous = 0
+        for address, row in enumerate(code, start):
+            line = int(self.lines[address])
+            if address in names and address != start:
+                out.append(f"  {names[address]}")
+            if line and line != previous and 0 <= line - first < len(source):
+                out.append(f"    # {line:>4} {_one_line(source[line - first])}")
+            previous = line
+            out.append(f"  {address:>6}  {self._mnemonic(row, names)}")
+        return "\n".join(out)
+
+    def _mnemonic(self, row: list[int], labels: dict[int, str]) -> str:
+        operation = OPERATIONS[row[0]]
+        words = []
+        for operand in operation.operands:
+            if operand == "t":
+                words.append(self._register(row[3]))
+            elif operand == "a":
+                words.append(self._register(row[1]))
+            elif operand == "b":
+                words.append(self._register(row[2]))
+            elif operand == "i":
+                words.append(str(row[4]))
+            else:
+                name = self.origins[row[4]].name if row[4] in self.origins else labels.get(row[4], str(row[4]))
+                words.append(_one_line(name if operation.name == "call" else labels.get(row[4], name)))
+        text = f"{operation.name:<17} {' '.join(words)}".rstrip()
+        return f"{text:<46}; {self._comment(row, operation.name)}".rstrip("; ") if words else text
+
+    def _register(self, number: int) -> str:
+        return {self.registers - 2: "hp", self.registers - 1: "sp"}.get(number, f"r{number}")
+
+    def _comment(self, row: list[int], name: str) -> str:
+        """The instruction in the notation of the operation table."""
+        t, a, b, i = self._register(row[3]), self._register(row[1]), self._register(row[2]), row[4]
+        if name == "load":
+            return f"{t} ← memory[{a} {'-' if i < 0 else '+'} {abs(i)}]"
+        if name == "store":
+            return f"memory[{a} {'-' if i < 0 else '+'} {abs(i)}] ← {b}"
+        if name == "constant":
+            return f"{t} ← {i}" + (f"  {chr(i)!r}" if 33 <= i < 127 else "")
+        if name == "equal_immediate" and 33 <= i < 127:
+            return f"{t} ← {a} = {i}  {chr(i)!r}"
+        signs = {
+            "add": "+",
+            "subtract": "-",
+            "multiply": "·",
+            "divide": "//",
+            "modulo": "%",
+            "equal": "=",
+            "less_than": "<",
+            "index": "+",
+            "add_immediate": "+",
+            "multiply_immediate": "·",
+            "equal_immediate": "=",
+            "less_immediate": "<",
+            "index_immediate": "+",
+        }
+        if name == "move":
+            return f"{t} ← {a}"
+        if name in signs:
+            return f"{t} ← {a} {signs[name]} {i if name.endswith('immediate') else b}"
+        return ""
+
+    # Validation
+
+    def validate(self) -> None:
+        """Checks everything that a stranger could get wrong, so that every user of a library may trust it.
+
+        Raises:
+            LibraryError: naming the first thing that cannot be.
+        """
+        if not isinstance(self.name, str) or len(self.name) > MAXIMUM_NAME or not _LIBRARY_NAME.fullmatch(self.name):
+            raise LibraryError(f"a library is named by letters, digits, _ and -, found {str(self.name)[:80]!r}")
+        if not isinstance(self.registers, int) or not 6 <= self.registers <= 256:
+            raise LibraryError(f"library {self.name!r}: registers must be 6…256, found {self.registers!r}")
+        self._validate_code()
+        count = len(self.programs)
+        if not 1 <= count <= MAXIMUM_PROGRAMS:
+            raise LibraryError(f"library {self.name!r} must have 1…{MAXIMUM_PROGRAMS} programs, has {count}")
+        for name, program in self.programs.items():
+            self._validate_program(name, program)
+        for address, origin in self.origins.items():
+            if not isinstance(address, int) or not 0 <= address < len(self.instructions):
+                raise LibraryError(f"library {self.name!r}: symbol at {address!r} is outside the code")
+            for text in (origin.name, origin.file, origin.source):
+                if not isinstance(text, str) or len(text) > MAXIMUM_TEXT:
+                    raise LibraryError(
+                        f"library {self.name!r}: the symbol at {address} has no texts of at most {MAXIMUM_TEXT}"
+                    )
+            if type(origin.line) is not int or not 0 <= origin.line <= MAXIMUM_INSTRUCTIONS:
+                raise LibraryError(f"library {self.name!r}: the symbol at {address} has no line number")
+
+    def _validate_code(self) -> None:
+        code = self.instructions
+        if not isinstance(code, np.ndarray) or code.ndim != 2 or code.shape[1] != len(FIELDS) or code.dtype != np.int64:
+            raise LibraryError(f"library {self.name!r}: instructions must be int64 [P, {len(FIELDS)}]")
+        count = len(code)
+        if not 1 <= count <= MAXIMUM_INSTRUCTIONS:
+            raise LibraryError(f"library {self.name!r} must have 1…{MAXIMUM_INSTRUCTIONS} instructions, has {count}")
+        if not len(self.lines):
+            self.lines = np.zeros(count, dtype=np.int64)
+        if self.lines.shape != (count,) or self.lines.min() < 0:
+            raise LibraryError(f"library {self.name!r}: there must be one line number ≥ 0 for each instruction")
+        limits = [(0, len(OPERATIONS) - 1), *[(0, self.registers - 1)] * 3]
+        for column, (least, most) in enumerate(limits):
+            self._validate_field(column, least, most, np.ones(count, bool))
+        self._validate_field(4, 0, count - 1, _HAS_ADDRESS[code[:, 0]])
+        self._validate_field(4, -LARGEST_IMMEDIATE, LARGEST_IMMEDIATE, ~_HAS_ADDRESS[code[:, 0]])
+
+    def _validate_field(self, column: int, least: int, most: int, rows: np.ndarray) -> None:
+        values = self.instructions[:, column]
+        wrong = rows & ((values < least) | (values > most))
+        if wrong.any():
+            where = int(wrong.argmax())
+            raise LibraryError(
+                f"library {self.name!r}, instruction {where}: {FIELDS[column]} must be {least}…{most}, "
+                f"found {values[where]}; do not use this library"
+            )
+
+    def _validate_program(self, name: str, program: Program) -> None:
+        here = f"library {self.name!r}, program {str(name)[:80]!r}"
+        if name != program.name or not isinstance(name, str) or len(name) > MAXIMUM_NAME or not _NAME.fullmatch(name):
+            raise LibraryError(f"{here}: a program is named like a Python function")
+        for text in (program.docstring, program.source):
+            if not isinstance(text, str) or len(text) > MAXIMUM_TEXT:
+                raise LibraryError(f"{here}: docstring and source must be texts of at most {MAXIMUM_TEXT} characters")
+        if len(program.parameters) > MAXIMUM_PARAMETERS or 2 * len(program.parameters) > self.registers - 2:
+            raise LibraryError(f"{here}: {len(program.parameters)} parameters, at most {MAXIMUM_PARAMETERS} may be")
+        for parameter in program.parameters:
+            if not isinstance(parameter.name, str) or not parameter.name[:MAXIMUM_NAME].isidentifier():
+                raise LibraryError(f"{here}: a parameter is named like a Python variable")
+            if parameter.type not in _TYPES:
+                raise LibraryError(f"{here}: parameter {parameter.name} must be one of {', '.join(_TYPES)}")
+        if program.returns not in _TYPES:
+            raise LibraryError(f"{here}: the result must be one of {', '.join(_TYPES)}")
+        count = len(self.instructions)
+        if type(program.entry) is not int or not 0 <= program.entry < count:
+            raise LibraryError(f"{here}: entry {program.entry!r} is outside the code of {count} instructions")
+        if type(program.length) is not int or not 1 <= program.length <= count - program.entry:
+            raise LibraryError(f"{here}: length {program.length!r} reaches outside the code of {count} instructions")
+
+    # Files
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of everything that the library is, in hexadecimal."""
+        digest = hashlib.sha256(json.dumps(self._description(), sort_keys=True).encode())
+        digest.update(np.ascontiguousarray(self.instructions).tobytes())
+        digest.update(np.ascontiguousarray(self.lines).tobytes())
+        return digest.hexdigest()
+
+    def _description(self) -> dict[str, Any]:
+        return {
+            "format_version": FORMAT_VERSION,
+            "name": self.name,
+            "registers": self.registers,
+            "instructions": len(self.instructions),
+            "minimum_values": max(program.minimum_values for program in self.programs.values()),
+            "programs": [
+                asdict(program) | {"parameters": [asdict(each) for each in program.parameters]}
+                for program in self.programs.values()
+            ],
+            "symbols": [{"address": address, **asdict(self.origins[address])} for address in sorted(self.origins)],
+        }
+
+    def _tensors(self) -> dict[str, np.ndarray]:
+        tensors = {name: self.instructions[:, column].astype(np.int32) for column, name in enumerate(FIELDS)}
+        tensors["line"] = self.lines.astype(np.int32)
+        return {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+
+    def to_tensors(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """The library as a model holds it: what its configuration says (no sources), and int64 [P, 5]."""
+        description = self._description()
+        description["programs"] = [{**program, "source": ""} for program in description["programs"]]
+        del description["symbols"]
+        return description, {"instructions": self.instructions.astype(np.int64)}
+
+    @classmethod
+    def from_tensors(cls, description: dict[str, Any], tensors: dict[str, np.ndarray]) -> NeuralLibrary:
+        """The library that :meth:`to_tensors` took apart, validated.
+
+        Raises:
+            LibraryError: it holds what no library may.
+        """
+        where = "the model's configuration"
+        programs = [_program(item, where) for item in _get(description, "programs", list, where)]
+        return cls(
+            _get(description, "name", str, where),
+            {program.name: program for program in programs},
+            np.asarray(tensors["instructions"], dtype=np.int64),
+            registers=_get(description, "registers", int, where),
+        )
+
+    def save_pretrained(self, directory: str | os.PathLike) -> None:
+        """Writes the library's two files. Each appears complete or not at all, the description last.
+
+        Raises:
+            LibraryError: the folder cannot be written.
+        """
+        from safetensors.numpy import save
+
+        folder = Path(directory)
+        tensors = save(self._tensors(), metadata={"format": "neurallib"})
+        description = self._description() | {"sha256": hashlib.sha256(tensors).hexdigest()}
+        text = json.dumps(description, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _write(folder / TENSOR_FILE, tensors)
+            _write(folder / CONFIG_FILE, text.encode())
+        except OSError as error:
+            raise LibraryError(f"the library cannot be written to {folder}: {error}; choose another folder") from None
+
+    @classmethod
+    def from_pretrained(cls, source: str | os.PathLike, revision: str | None = None) -> NeuralLibrary:
+        """Reads and validates a library from a folder, or from a repository of the Hub (``org/name``).
+
+        Raises:
+            LibraryError: it is not there, incomplete, corrupt, of another format version, or holds what no library may.
+        """
+        folder = Path(source)
+        if not folder.is_dir():
+            folder = _download(str(source), revision)
+        description = _read(folder / CONFIG_FILE)
+        tensors = _read(folder / TENSOR_FILE)
+        return cls._decoded(description, tensors, folder)
+
+    @classmethod
+    def _decoded(cls, description: bytes, tensors: bytes, folder: Path) -> NeuralLibrary:
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        try:
+            data = json.loads(description)
+        except (ValueError, RecursionError) as error:
+            raise LibraryError(f"{folder / CONFIG_FILE} is not JSON ({error}); get the library again") from None
+        where = str(folder / CONFIG_FILE)
+        version = data.get("format_version") if isinstance(data, dict) else None
+        if version != FORMAT_VERSION:
+            raise LibraryError(
+                f"{where}: format version {version!r}, this neurallib reads {FORMAT_VERSION}; "
+                "upgrade neurallib, or get a library of this version"
+            )
+        if _get(data, "sha256", str, where) != hashlib.sha256(tensors).hexdigest():
+            raise LibraryError(
+                f"{folder / TENSOR_FILE} is not the file that {CONFIG_FILE} describes (sha256 differs); "
+                "get the library again"
+            )
+        try:
+            loaded = load(tensors)
+        except (SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise LibraryError(f"{folder / TENSOR_FILE} is corrupt ({error}); get the library again") from None
+        columns = []
+        for name in (*FIELDS, "line"):
+            column = loaded.get(name)
+            if column is None or column.ndim != 1 or not np.issubdtype(column.dtype, np.signedinteger):
+                raise LibraryError(
+                    f"{folder / TENSOR_FILE}: tensor {name!r} must be integers [P]; get the library again"
+                )
+            columns.append(column.astype(np.int64))
+        if len({len(column) for column in columns}) > 1:
+            raise LibraryError(f"{folder / TENSOR_FILE}: its tensors differ in length; get the library again")
+        programs: dict[str, Program] = {}
+        for item in _get(data, "programs", list, where):
+            program = _program(item, where)
+            if program.name in programs:
+                raise LibraryError(f"{where}: two programs named {program.name[:80]!r}; do not use this library")
+            programs[program.name] = program
+        origins = {}
+        for item in _get(data, "symbols", list, where):
+            texts = [_get(item, key, str, where) for key in ("name", "file", "source")]
+            origins[_get(item, "address", int, where)] = Origin(
+                texts[0], texts[1], _get(item, "line", int, where), texts[2]
+            )
+        code = np.stack(columns[:5], axis=1)
+        try:
+            return cls(
+                _get(data, "name", str, where), programs, code, origins, columns[5], _get(data, "registers", int, where)
+            )
+        except LibraryError as error:
+            raise LibraryError(f"{folder}: {error}") from None
+
+    def push_to_hub(self, repository: str, private: bool | None = None, commit_message: str | None = None) -> str:
+        """Uploads the library to the Hub as a model repository. Returns the address of the commit.
+
+        Raises:
+            LibraryError: ``huggingface_hub`` is missing or the upload fails.
+        """
+        try:
+            from huggingface_hub import HfApi
+        except ImportError:
+            raise LibraryError("huggingface_hub is not installed; pip install huggingface_hub") from None
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            try:
+                api = HfApi()
+                api.create_repo(repository, private=private, exist_ok=True)
+                commit = api.upload_folder(
+                    repo_id=repository,
+                    folder_path=folder,
+                    commit_message=commit_message or f"Upload library {self.name}",
+                )
+            except Exception as error:
+                raise LibraryError(f"{repository} cannot be uploaded: {error}; log in with `hf auth login`") from error
+        return str(commit)
+
+
+def _one_line(text: str) -> str:
+    """Text of a stranger, fit to be shown on a terminal: no control characters."""
+    return "".join(character if character.isprintable() else " " for character in text).rstrip()
+
+
+def _get(data: Any, key: str, kind: type, where: str) -> Any:
+    value = data.get(key) if isinstance(data, dict) else None
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise LibraryError(f"{where}: {key!r} must be of type {kind.__name__}, found {type(value).__name__}")
+    return value
+
+
+def _program(item: Any, where: str) -> Program:
+    return Program(
+        name=_get(item, "name", str, where),
+        docstring=_get(item, "docstring", str, where),
+        parameters=tuple(
+            Parameter(_get(each, "name", str, where), _get(each, "type", str, where))
+            for each in _get(item, "parameters", list, where)
+        ),
+        returns=_get(item, "returns", str, where),
+        entry=_get(item, "entry", int, where),
+        length=_get(item, "length", int, where),
+        source=_get(item, "source", str, where),
+        minimum_values=_get(item, "minimum_values", int, where),
+    )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > MAXIMUM_FILE:
+            raise LibraryError(f"{path} is larger than {MAXIMUM_FILE // 2**20} MiB; do not use this library")
+        return path.read_bytes()
+    except OSError as error:
+        raise LibraryError(f"{path} cannot be read ({error.strerror}); a library is that file and its sister") from None
+
+
+def _write(path: Path, content: bytes) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _download(repository: str, revision: str | None) -> Path:
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", repository):
+        raise LibraryError(f"no folder {repository!r}; give the folder of a library, or a repository org/name")
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise LibraryError(f"no folder {repository!r}, and huggingface_hub is not installed to look there") from None
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=[CONFIG_FILE, TENSOR_FILE]))
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise LibraryError(
+            f"no folder {repository!r}, and no such library can be reached on the Hub ({reason}); check name, network"
+        ) from error

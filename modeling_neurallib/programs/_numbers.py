@@ -1,0 +1,192 @@
+"""Whole numbers of any length, as text: "0", "15", "-7". No sign "+", no leading zero, no "-0".
+
+Restricted Python: what the programs of this folder share.
+"""
+
+from __future__ import annotations
+
+NOT_A_NUMBER = "not a number"
+NO_NUMBERS = "no numbers"
+
+
+def read_number(text: str) -> str:
+    """The number that a text stands for: spaces, a sign or none, digits, spaces. An empty text if it is none."""
+    start = 0
+    end = len(text)
+    while start < end and text[start] in " \n\t":
+        start += 1
+    while end > start and text[end - 1] in " \n\t":
+        end -= 1
+    return number_between(text, start, end)
+
+
+def number_between(text: str, start: int, end: int) -> str:
+    """The number in text[start:end], which holds a sign or none and digits. An empty text if it does not."""
+    negative = False
+    if start < end and not "0" <= text[start] <= "9":
+        if text[start] == "-" or text[start] == "−":
+            negative = True
+        elif text[start] != "+":
+            return ""
+        start += 1
+    if start == end:
+        return ""
+    for i in range(start, end):
+        if not "0" <= text[i] <= "9":
+            return ""
+    while start < end - 1 and text[start] == "0":
+        start += 1
+    if negative and text[start] != "0":
+        return "-" + text[start:end]
+    return text[start:end]
+
+
+def read_numbers(text: str) -> list[str]:
+    """The numbers in a text, separated by spaces, commas, semicolons, brackets, new lines or the word "and".
+
+    The list [""] if there is anything else in it.
+    """
+    numbers: list[str] = []
+    i = 0
+    while i < len(text):
+        # Digits and signs first: they are the most frequent, and small machines have no letters or square brackets.
+        number_starts = "0" <= text[i] <= "9" or text[i] == "-" or text[i] == "+"
+        if not number_starts and text[i] in " ,;\n\t()[]{}":
+            i += 1
+        elif not number_starts and i + 2 < len(text) and text[i] == "a" and text[i + 1] == "n" and text[i + 2] == "d":
+            i += 3
+        else:
+            start = i
+            i += 1
+            while i < len(text) and "0" <= text[i] <= "9":
+                i += 1
+            number = number_between(text, start, i)
+            if number == "" or (i < len(text) and text[i] not in " ,;\n\t()[]{}a"):
+                return [""]
+            numbers.append(number)
+    return numbers
+
+
+def problem_with(numbers: list[str]) -> str:
+    """What is wrong with the result of ``read_numbers``; an empty text if nothing is."""
+    if len(numbers) == 0:
+        return NO_NUMBERS
+    if numbers[0] == "":
+        return NOT_A_NUMBER
+    return ""
+
+
+def negated(number: str) -> str:
+    if number[0] == "-":
+        return number[1:]
+    if number == "0":
+        return number
+    return "-" + number
+
+
+def magnitude(number: str) -> str:
+    """The number without its sign."""
+    if number[0] == "-":
+        return number[1:]
+    return number
+
+
+def compare_numbers(a: str, b: str) -> int:
+    """A negative number if a < b, zero if they are equal, a positive number if a > b."""
+    if a[0] == "-":
+        if b[0] != "-":
+            return -1
+        return compare_digits(b, a)
+    if b[0] == "-":
+        return 1
+    return compare_digits(a, b)
+
+
+def compare_digits(a: str, b: str) -> int:
+    """``compare_numbers`` for two numbers that both have a sign "-", or both none, which is left out of account."""
+    if len(a) != len(b):
+        return len(a) - len(b)
+    for i in range(len(a)):
+        if a[i] != b[i]:
+            return ord(a[i]) - ord(b[i])
+    return 0
+
+
+def sum_of(a: str, b: str) -> str:
+    """a + b."""
+    if a[0] != "-" and b[0] != "-":
+        return add_digits(a, b)
+    if a[0] == "-" and b[0] == "-":
+        return "-" + add_digits(a[1:], b[1:])
+    x = magnitude(a)
+    y = magnitude(b)
+    order = compare_digits(x, y)
+    if order == 0:
+        return "0"
+    if order > 0:
+        difference = subtract_digits(x, y)
+        larger = a
+    else:
+        difference = subtract_digits(y, x)
+        larger = b
+    if larger[0] == "-":
+        return "-" + difference
+    return difference
+
+
+def add_digits(a: str, b: str) -> str:
+    """a + b for numbers without a sign: column by column from the right, as at school."""
+    size = max(len(a), len(b)) + 1
+    digits = ["0"] * size
+    carry = 0
+    for i in range(1, size + 1):
+        column = carry
+        if i <= len(a):
+            column += ord(a[len(a) - i]) - 48
+        if i <= len(b):
+            column += ord(b[len(b) - i]) - 48
+        if column >= 10:
+            column -= 10
+            carry = 1
+        else:
+            carry = 0
+        digits[size - i] = chr(48 + column)
+    return without_zeros("".join(digits))
+
+
+def subtract_digits(a: str, b: str) -> str:
+    """a - b for numbers without a sign, a not less than b."""
+    size = len(a)
+    digits = ["0"] * size
+    borrow = 0
+    for i in range(1, size + 1):
+        column = ord(a[size - i]) - 48 - borrow
+        if i <= len(b):
+            column -= ord(b[len(b) - i]) - 48
+        if column < 0:
+            column += 10
+            borrow = 1
+        else:
+            borrow = 0
+        digits[size - i] = chr(48 + column)
+    return without_zeros("".join(digits))
+
+
+def without_zeros(digits: str) -> str:
+    """Digits without leading zeros, but at least one digit."""
+    if digits[0] != "0":
+        return digits
+    start = 0
+    while start < len(digits) - 1 and digits[start] == "0":
+        start += 1
+    return digits[start:]
+
+
+def small_integer(number: str) -> int:
+    """The machine's integer for a number of at most nine digits."""
+    value = 0
+    for character in magnitude(number):
+        value = value * 10 + (ord(character) - 48)
+    if number[0] == "-":
+        return -value
+    return value

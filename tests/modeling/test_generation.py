@@ -1,0 +1,190 @@
+"""The rule: the next token is a function of the prefix alone, in every way of generating."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import DynamicCache, LlamaForCausalLM
+
+from neurallib import NeuralLibForCausalLM
+from neurallib.modeling_neurallib.call import Call, CallLayer, Row
+from neurallib.modeling_neurallib.modeling_neurallib import NeuralLibError
+
+LENGTH = 20
+
+
+def often_open(model: NeuralLibForCausalLM, shift: float) -> NeuralLibForCausalLM:
+    """The gate of an untrained model, opened at about every third position; its readings are arbitrary but real."""
+    computer = model.computer
+    torch.manual_seed(5)
+    for weight in (computer.selector.no_call.weight, computer.reader.roles.weight, computer.writer.end.weight):
+        weight.data.normal_(std=1.0)
+    computer.selector.no_call.bias.data.fill_(shift)
+    return model
+
+
+@pytest.fixture
+def calling(tiny_model: NeuralLibForCausalLM) -> NeuralLibForCausalLM:
+    return often_open(tiny_model, 0.0)
+
+
+@pytest.fixture
+def prompt(tiny_tokenizer: Any) -> torch.Tensor:
+    return tiny_tokenizer("What is 123 times 45? Sort 52 7 913 4, please.", return_tensors="pt").input_ids
+
+
+def uncached(model: NeuralLibForCausalLM, tokens: torch.Tensor, length: int = LENGTH) -> list[int]:
+    """Greedy decoding that feeds the whole prefix at every step and keeps nothing: the definition of the others."""
+    tokens = tokens.clone()
+    for _ in range(length):
+        logits = model(tokens, use_cache=False).logits[:, -1]
+        tokens = torch.cat([tokens, logits.argmax(-1, keepdim=True)], dim=1)
+        if int(tokens[0, -1]) == model.generation_config.eos_token_id:
+            break
+    return tokens[0].tolist()
+
+
+def greedy(model: NeuralLibForCausalLM, tokens: torch.Tensor, **kwargs: Any) -> Any:
+    return model.generate(tokens, max_new_tokens=LENGTH, do_sample=False, **kwargs)
+
+
+def test_calls_are_made(calling: NeuralLibForCausalLM, prompt: torch.Tensor) -> None:
+    output = greedy(calling, prompt, return_dict_in_generate=True)
+    # A call that opens within the prompt departs from it at once; those after it are written out.
+    made = [call for call in output.calls[0] if call.result and call.start >= prompt.shape[1]]
+    assert made, "the rule is tested on nothing unless calls with results are made"
+    written = output.sequences[0].tolist()
+    for call in made:
+        assert tuple(written[call.start : call.start + len(call.tokens)]) == call.tokens[: len(written) - call.start]
+
+
+MODES: dict[str, dict[str, Any]] = {
+    "dynamic cache": {},
+    "no cache": {"use_cache": False},
+    "static cache": {"cache_implementation": "static"},
+    "prompt lookup": {"prompt_lookup_num_tokens": 3},
+    "chunked prefill": {"prefill_chunk_size": 5},
+}
+
+
+@pytest.mark.parametrize("mode", MODES, ids=lambda name: name.replace(" ", "_"))
+def test_equals_the_uncached_run(calling: NeuralLibForCausalLM, prompt: torch.Tensor, mode: str) -> None:
+    assert greedy(calling, prompt, **MODES[mode])[0].tolist() == uncached(calling, prompt)
+
+
+def test_left_padded_batch(calling: NeuralLibForCausalLM, tiny_tokenizer: Any) -> None:
+    texts = ["Add 12 and 30", "What is 7 times 8? And what is the reverse of strawberry?", "5"]
+    batch = tiny_tokenizer(texts, return_tensors="pt", padding=True, padding_side="left")
+    output = calling.generate(**batch, max_new_tokens=LENGTH, do_sample=False, return_dict_in_generate=True)
+    width = batch.input_ids.shape[1]
+    for row, text in enumerate(texts):
+        single = tiny_tokenizer(text, return_tensors="pt").input_ids
+        expected = uncached(calling, single)[single.shape[1] :]
+        assert output.sequences[row, width:].tolist()[: len(expected)] == expected
+        alone = greedy(calling, single, return_dict_in_generate=True)
+        assert output.calls[row][: len(alone.calls[0])] == alone.calls[0]
+
+
+def test_beams_are_scored_without_a_cache_alike(calling: NeuralLibForCausalLM, prompt: torch.Tensor) -> None:
+    settings = {"num_beams": 3, "max_new_tokens": 12, "do_sample": False}
+    assert calling.generate(prompt, **settings).tolist() == calling.generate(prompt, use_cache=False, **settings).tolist()
+
+
+def test_sampling_is_the_same_with_and_without_cache(calling: NeuralLibForCausalLM, prompt: torch.Tensor) -> None:
+    drawn = []
+    for use_cache in (True, False):
+        torch.manual_seed(3)
+        drawn.append(calling.generate(prompt, do_sample=True, num_return_sequences=3, max_new_tokens=12, use_cache=use_cache))
+    assert drawn[0].tolist() == drawn[1].tolist()
+
+
+def test_a_cache_is_used_again_in_the_next_turn(calling: NeuralLibForCausalLM, prompt: torch.Tensor, tiny_tokenizer: Any) -> None:
+    cache = DynamicCache()
+    first = calling.generate(prompt, past_key_values=cache, max_new_tokens=6, do_sample=False)
+    more = tiny_tokenizer(" And 4 plus 5?", return_tensors="pt").input_ids
+    both = torch.cat([first, more], dim=1)
+    second = calling.generate(both, past_key_values=cache, max_new_tokens=8, do_sample=False)
+    assert second[0].tolist() == uncached(calling, both, 8)
+
+
+def test_logits_of_every_position_equal_those_of_the_prefix(calling: NeuralLibForCausalLM, prompt: torch.Tensor) -> None:
+    tokens = greedy(calling, prompt)
+    whole = calling(tokens, use_cache=False).logits[0]
+    for length in range(prompt.shape[1], tokens.shape[1] + 1):
+        torch.testing.assert_close(calling(tokens[:, :length]).logits[0, -1], whole[length - 1], atol=1e-4, rtol=1e-4)
+
+
+def test_without_a_call_logits_are_the_backbones_to_the_bit(
+    tiny_model: NeuralLibForCausalLM, tiny_base: LlamaForCausalLM, prompt: torch.Tensor
+) -> None:
+    ours = tiny_model(prompt)
+    assert ours.calls == ((),)
+    assert torch.equal(ours.logits, tiny_base(prompt).logits)
+    assert greedy(tiny_model, prompt).tolist() == greedy(tiny_base, prompt).tolist()
+
+
+def test_bfloat16_backbone_keeps_the_computer_in_float32(calling: NeuralLibForCausalLM, prompt: torch.Tensor) -> None:
+    half = calling.to(torch.bfloat16)
+    assert half.lm_head.weight.dtype == torch.bfloat16
+    assert all(p.dtype == torch.float32 for p in half.computer.parameters())
+    assert greedy(half, prompt).shape[1] > prompt.shape[1]
+
+
+def test_forced_tokens_survive_an_ngram_ban_without_nan(calling: NeuralLibForCausalLM, prompt: torch.Tensor) -> None:
+    output = greedy(calling, prompt, no_repeat_ngram_size=2, return_dict_in_generate=True, output_scores=True)
+    assert not any(torch.isnan(score).any() for score in output.scores)
+
+
+def test_embeddings_are_refused(calling: NeuralLibForCausalLM, prompt: torch.Tensor) -> None:
+    with pytest.raises(NeuralLibError, match="input_ids"):
+        calling(inputs_embeds=calling.get_input_embeddings()(prompt))
+
+
+def test_a_cache_filled_elsewhere_is_refused(
+    calling: NeuralLibForCausalLM, tiny_base: LlamaForCausalLM, prompt: torch.Tensor
+) -> None:
+    cache = DynamicCache()
+    tiny_base(prompt, past_key_values=cache)
+    with pytest.raises(NeuralLibError, match="the computer has read 0"):
+        calling(prompt[:, -1:], past_key_values=cache)
+
+
+def test_a_fault_does_not_end_the_generation(calling: NeuralLibForCausalLM, prompt: torch.Tensor) -> None:
+    calling.config.machine = {**calling.config.machine, "max_steps": 1}
+    output = greedy(calling, prompt, return_dict_in_generate=True)
+    faults = [call.fault for call in output.calls[0]]
+    assert output.sequences.shape[1] > prompt.shape[1]
+    assert faults and all(faults) and "out_of_steps" in faults
+
+
+def test_calls_are_bounded(calling: NeuralLibForCausalLM, prompt: torch.Tensor) -> None:
+    calling.config.max_calls = 2
+    assert len(greedy(calling, prompt, return_dict_in_generate=True).calls[0]) == 2
+
+
+def test_disabled_programs_are_never_called(calling: NeuralLibForCausalLM, prompt: torch.Tensor) -> None:
+    calls = greedy(calling, prompt, return_dict_in_generate=True).calls[0]
+    first = calls[0].program
+    calling.config.disabled_programs = [first]
+    assert first not in {call.program for call in greedy(calling, prompt, return_dict_in_generate=True).calls[0]}
+
+
+def test_rows_forget_what_is_taken_back() -> None:
+    call = Call(start=2, program="p", library="l", arguments=("1",), probability=1.0, result="42", tokens=(7, 8))
+    row = Row([5, 6, 7, 8, 9], [call])
+    assert row.following() == (call, 3)
+    row.drop(2)
+    assert row.following() == (call, 1)
+    row.tokens.append(1)
+    assert row.following() is None, "the text has departed from the result"
+    row.drop(2)
+    assert row.calls == [call], "it was decided at the last token that remains"
+    row.drop(1)
+    assert row.calls == []
+
+
+def test_a_layer_refuses_a_positive_crop() -> None:
+    with pytest.raises(ValueError, match="negative"):
+        CallLayer().crop(3)

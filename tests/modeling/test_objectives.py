@@ -1,0 +1,183 @@
+"""The loss: it reaches selector and reader, through the exact engine's candidates and through the dense engine itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.functional import one_hot
+from transformers import LlamaForCausalLM
+
+from neurallib import NeuralLibForCausalLM, compile_library
+from neurallib.modeling_neurallib.dense_objective import DenseObjectiveError, soft_copy
+from neurallib.modeling_neurallib.objective import number_pieces, pieces_text, proposals, search
+from neurallib.modeling_neurallib.reader import argument_texts, decode_labelling
+
+HEADS = {"head_width": 16, "head_heads": 2, "key_width": 8, "reader_layers": 1}
+SMALL = {"values": 128, "memory": 64, "registers": 16, "call_depth": 4, "max_steps": 400}
+
+KEEP = '''
+def keep(text: str) -> str:
+    """The same text."""
+    return text
+
+
+def rest(text: str) -> str:
+    """The text without its first character."""
+    return text[1:]
+'''
+
+
+@pytest.fixture(scope="module")
+def small_library(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    source = tmp_path_factory.mktemp("source") / "keep.py"
+    source.write_text(KEEP)
+    return compile_library(str(source))
+
+
+@pytest.fixture
+def dense_model(tiny_base: LlamaForCausalLM, tiny_tokenizer: Any, small_library: Any) -> NeuralLibForCausalLM:
+    torch.manual_seed(2)
+    heads = {**HEADS, "estimator": "dense", "dense_machine": SMALL}
+    model = NeuralLibForCausalLM.from_llama(tiny_base, small_library, tokenizer=tiny_tokenizer, heads=heads).double()
+    model.computer.selector.no_call.bias.data.fill_(-2.0)
+    model.computer.reader.roles.weight.data.normal_(std=0.5)
+    return model
+
+
+def example(tokenizer: Any, request: str, reply: str) -> tuple[torch.Tensor, torch.Tensor]:
+    prompt = tokenizer(request).input_ids
+    tokens = prompt + tokenizer(reply).input_ids
+    labels = [-100] * len(prompt) + tokens[len(prompt) :]
+    return torch.tensor([tokens]), torch.tensor([labels])
+
+
+def test_dense_loss_reaches_selector_and_reader_and_matches_finite_differences(
+    dense_model: NeuralLibForCausalLM, tiny_tokenizer: Any
+) -> None:
+    tokens, labels = example(tiny_tokenizer, "say ab", "ab")
+    weights = {
+        "selector": dense_model.computer.selector.query.weight,
+        "gate": dense_model.computer.selector.no_call.bias,
+        "reader": dense_model.computer.reader.roles.weight,
+        "projection": dense_model.computer.projection.linear.weight,
+        "backbone": dense_model.model.layers[0].mlp.up_proj.weight,
+    }
+    loss = dense_model(tokens, labels=labels).loss
+    gradients = dict(zip(weights, torch.autograd.grad(loss, list(weights.values())), strict=True))
+    generator = torch.Generator().manual_seed(0)
+    for name, weight in weights.items():
+        direction = torch.randn(weight.shape, generator=generator, dtype=weight.dtype)
+        direction /= direction.norm()
+        # The backbone's norms compute in float32 whatever its weights are, so its differences need a longer step.
+        size, tolerance = (1e-2, 0.05) if name == "backbone" else (1e-5, 1e-4)
+        values = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                weight += sign * size * direction
+                values.append(dense_model(tokens, labels=labels).loss.item())
+                weight -= sign * size * direction
+        expected = (values[0] - values[1]) / (2 * size)
+        found = float((gradients[name] * direction).sum())
+        assert gradients[name].abs().sum() > 0, f"no gradient reaches the {name}"
+        assert found == pytest.approx(expected, rel=tolerance, abs=1e-8), name
+
+
+def test_dense_learns_what_to_read_from_the_answer(dense_model: NeuralLibForCausalLM, tiny_tokenizer: Any) -> None:
+    tokens, labels = example(tiny_tokenizer, "say ab", "ab")
+    heads = list(dense_model.computer.parameters())
+    optimizer = torch.optim.Adam(heads, lr=0.04)
+    losses = []
+    for _ in range(12):
+        optimizer.zero_grad()
+        loss = dense_model(tokens, labels=labels).loss
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_dense_refuses_a_library_that_is_too_large(tiny_base: LlamaForCausalLM, tiny_tokenizer: Any) -> None:
+    from neurallib import standard_library
+
+    heads = {**HEADS, "estimator": "dense"}
+    model = NeuralLibForCausalLM.from_llama(tiny_base, standard_library(), tokenizer=tiny_tokenizer, heads=heads)
+    tokens, labels = example(tiny_tokenizer, "say ab", "ab")
+    with pytest.raises(DenseObjectiveError, match="marginal"):
+        model(tokens, labels=labels)
+
+
+def test_marginal_loss_learns_from_the_answer_alone(tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any) -> None:
+    tokens, labels = example(tiny_tokenizer, "Add 12 and 30", "42")
+    optimizer = torch.optim.Adam(tiny_model.computer.parameters(), lr=0.02)
+    for _ in range(40):
+        optimizer.zero_grad()
+        loss = tiny_model(tokens, labels=labels).loss
+        loss.backward()
+        optimizer.step()
+    prompt = tokens[:, labels[0] == -100]
+    output = tiny_model.generate(prompt, max_new_tokens=2, do_sample=False, return_dict_in_generate=True)
+    call = next(call for call in output.calls[0] if call.start == prompt.shape[1])
+    assert (call.program, call.result) == ("add", "42")
+    assert sorted(call.arguments) == ["12", "30"]
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=6), st.integers(1, 4))
+@settings(max_examples=30, deadline=None)
+def test_soft_copy_is_the_mean_of_hard_copies(chances: list[float], longest: int) -> None:
+    words = one_hot(torch.arange(1, len(chances) + 1), 8).double()
+    cells, lengths = soft_copy(torch.tensor(chances, dtype=torch.double), words, longest)
+    expected = torch.zeros(longest, 8, dtype=torch.double)
+    expected_lengths = torch.zeros(longest + 1, dtype=torch.double)
+    for outcome in np.ndindex(*(2,) * len(chances)):
+        weight = float(np.prod([p if taken else 1 - p for p, taken in zip(chances, outcome, strict=True)]))
+        copied = [i + 1 for i, taken in enumerate(outcome) if taken][:longest]
+        expected_lengths[len(copied)] += weight
+        for cell in range(longest):
+            expected[cell, copied[cell] if cell < len(copied) else 0] += weight
+    torch.testing.assert_close(cells, expected)
+    torch.testing.assert_close(lengths, expected_lengths)
+
+
+@given(st.lists(st.lists(st.floats(-5, 0), min_size=3, max_size=3), min_size=1, max_size=6), st.floats(0, 3))
+@settings(max_examples=60, deadline=None)
+def test_decoding_finds_the_best_labelling(scores: list[list[float]], cost: float) -> None:
+    table = np.array(scores)
+
+    def value(labelling: tuple[int, ...]) -> float:
+        changes = sum(a != b for a, b in zip(labelling, labelling[1:], strict=False))
+        return sum(table[i, role] for i, role in enumerate(labelling)) - cost * changes
+
+    best = max(value(labelling) for labelling in np.ndindex(*(3,) * len(scores)))
+    assert value(tuple(decode_labelling(table, 2, cost))) == pytest.approx(best)
+
+
+def test_pieces_with_gaps_are_joined_by_one_space() -> None:
+    text = "mon 52, tue -7 (x)"
+    points = np.array([ord(c) for c in text])
+    labelling = np.zeros(len(text), dtype=np.int64)
+    for start, end in number_pieces(text):
+        labelling[start:end] = 1
+    assert argument_texts(labelling, points, np.zeros(len(text), dtype=bool), 1) == ["52 -7"]
+
+
+def test_search_finds_the_call_and_the_spurious_one(tiny_library: Any) -> None:
+    text = "Add 2 and 2"
+    programs = [(i, name, len(p.parameters)) for i, (name, p) in enumerate(tiny_library.programs.items())]
+    found = {(tiny_library.name, list(tiny_library.programs)[i]) for i, _ in search(tiny_library, programs, text, "4", 500)}
+    assert found == {(tiny_library.name, "add"), (tiny_library.name, "double")}
+
+
+@given(st.text(alphabet="ab 12,-(", max_size=12), st.sampled_from([1, 2]))
+@settings(max_examples=60, deadline=None)
+def test_proposals_stay_in_the_text_and_do_not_overlap(text: str, arity: int) -> None:
+    for arguments in proposals(text, arity):
+        assert len(arguments) == arity
+        pieces = sorted(piece for argument in arguments for piece in argument)
+        assert all(0 <= start < end <= len(text) for start, end in pieces)
+        assert all(a[1] <= b[0] for a, b in zip(pieces, pieces[1:], strict=False))
+        assert all(pieces_text(text, argument) for argument in arguments)

@@ -1,0 +1,332 @@
+"""Libraries as files and as code of strangers: round trips, corruption, hostile content, linking, disassembly."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from neurallib.configuration.machine_config import MachineConfig
+from neurallib.modeling_neurallib import library as library_module
+from neurallib.modeling_neurallib.compiler.compiling import compile_source
+from neurallib.modeling_neurallib.library import (
+    CONFIG_FILE,
+    TENSOR_FILE,
+    LibraryError,
+    NeuralLibrary,
+    Origin,
+    Parameter,
+    Program,
+    ProgramFault,
+)
+from neurallib.modeling_neurallib.machine.operations import CODES, Fault
+from safetensors.numpy import load_file, save_file
+
+SOURCE = '''
+def double(a: int) -> int:
+    """Twice a number."""
+    return _again(a, 2)
+
+def shout(text: str) -> str:
+    """Louder."""
+    return text + "!"
+
+def _again(a: int, times: int) -> int:
+    return a * times
+'''
+
+
+@pytest.fixture(scope="module")
+def library() -> NeuralLibrary:
+    return compile_source(SOURCE, name="sample")
+
+
+def handmade(rows: list[tuple[int, int, int, int, int]], **changes: Any) -> NeuralLibrary:
+    program = Program("p", "", (Parameter("a", "str"),), "str", 0, len(rows), "", 4)
+    return NeuralLibrary("hand", {"p": replace(program, **changes)}, np.array(rows, dtype=np.int64).reshape(-1, 5))
+
+
+HALT = (CODES["halt"], 0, 0, 0, 0)
+
+
+def test_run_and_call(library: NeuralLibrary) -> None:
+    assert library.run("double", "21") == "42"
+    assert library.run("double", "x") == "not a number"
+    assert library.call("shout", ["hé"]).text == "hé!"
+    assert [result.text for result in library.run_batch([("double", ["4"]), ("shout", ["a"])])] == ["8", "a!"]
+    assert library.run_batch([]) == []
+    assert library.machine() is library.machine()
+
+
+def test_calls_that_cannot_be(library: NeuralLibrary) -> None:
+    with pytest.raises(LibraryError, match="did you mean 'double'"):
+        library.run("doubel", "1")
+    with pytest.raises(LibraryError, match=r"double takes 1 arguments \(a\), found 2"):
+        library.run("double", "1", "2")
+    with pytest.raises(LibraryError, match="no engine 'dense'"):
+        library.run("double", "1", engine="dense")
+    with pytest.raises(LibraryError, match="compiled for machines of 16 registers"):
+        library.run("double", "1", machine=MachineConfig(registers=8))
+    with pytest.raises(ProgramFault, match=r"double was stopped after .* overflow") as caught:
+        library.run("double", "1000000000")
+    assert caught.value.fault is Fault.overflow
+    assert library.call("double", ["1000000000"]).text is None
+
+
+def test_round_trip(library: NeuralLibrary, tmp_path: Path) -> None:
+    library.save_pretrained(tmp_path / "a" / "b")
+    assert {path.name for path in (tmp_path / "a" / "b").iterdir()} == {CONFIG_FILE, TENSOR_FILE}
+    loaded = NeuralLibrary.from_pretrained(tmp_path / "a" / "b")
+    assert loaded.programs == library.programs
+    assert loaded.origins == library.origins
+    assert loaded.fingerprint == library.fingerprint
+    assert loaded.run("double", "4") == "8"
+    loaded.save_pretrained(tmp_path / "again")
+    for name in (CONFIG_FILE, TENSOR_FILE):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "a" / "b" / name).read_bytes()
+
+
+def test_nothing_half_written(library: NeuralLibrary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library.save_pretrained(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(library_module.os, "replace", fail)
+    with pytest.raises(LibraryError, match="disk full"):
+        compile_source("def f(a: str) -> str:\n    return a").save_pretrained(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_file_where_a_folder_is_wanted(library: NeuralLibrary, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LibraryError, match="cannot be written"):
+        library.save_pretrained(tmp_path / "file")
+
+
+def edit(key: str, value: Any) -> Callable[[Path], None]:
+    """Changes one entry of the description: ``programs.0.entry`` and the like."""
+
+    def change(folder: Path) -> None:
+        data = json.loads((folder / CONFIG_FILE).read_text())
+        *path, last = [int(part) if part.isdigit() else part for part in key.split(".")]
+        holder = data
+        for part in path:
+            holder = holder[part]
+        holder[last] = value
+        (folder / CONFIG_FILE).write_text(json.dumps(data))
+
+    return change
+
+
+def tensor(name: str, position: int, value: int) -> Callable[[Path], None]:
+    """Changes one instruction field, hash and all, as a hostile author would."""
+
+    def change(folder: Path) -> None:
+        tensors = load_file(folder / TENSOR_FILE)
+        tensors[name][position] = value
+        _replace(folder, tensors)
+
+    return change
+
+
+def _replace(folder: Path, tensors: dict[str, np.ndarray]) -> None:
+    import hashlib
+
+    save_file(tensors, folder / TENSOR_FILE)
+    edit("sha256", hashlib.sha256((folder / TENSOR_FILE).read_bytes()).hexdigest())(folder)
+
+
+def shorter(folder: Path) -> None:
+    tensors = load_file(folder / TENSOR_FILE)
+    tensors["line"] = tensors["line"][:-1].copy()
+    _replace(folder, tensors)
+
+
+def floats(folder: Path) -> None:
+    tensors = load_file(folder / TENSOR_FILE)
+    tensors["operation"] = tensors["operation"].astype(np.float32)
+    _replace(folder, tensors)
+
+
+def not_safetensors(folder: Path) -> None:
+    import hashlib
+
+    (folder / TENSOR_FILE).write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00garbage!")
+    edit("sha256", hashlib.sha256((folder / TENSOR_FILE).read_bytes()).hexdigest())(folder)
+
+
+DAMAGE: list[tuple[str, Callable[[Path], object], str]] = [
+    ("no description", lambda folder: (folder / CONFIG_FILE).unlink(), f"{CONFIG_FILE} cannot be read"),
+    ("no tensors", lambda folder: (folder / TENSOR_FILE).unlink(), f"{TENSOR_FILE} cannot be read"),
+    ("not JSON", lambda folder: (folder / CONFIG_FILE).write_text("{"), "is not JSON"),
+    ("deep JSON", lambda folder: (folder / CONFIG_FILE).write_text("[" * 100_000), "is not JSON"),
+    ("a list", lambda folder: (folder / CONFIG_FILE).write_text("[]"), "format version None"),
+    ("newer", edit("format_version", 99), "format version 99"),
+    ("truncated", lambda f: (f / TENSOR_FILE).write_bytes((f / TENSOR_FILE).read_bytes()[:-9]), "sha256 differs"),
+    ("garbage", not_safetensors, "is corrupt"),
+    ("too short a column", shorter, "differ in length"),
+    ("floats", floats, "must be integers"),
+    ("operation", tensor("operation", 3, 77), "operation must be 0…31, found 77"),
+    ("negative operation", tensor("operation", 3, -1), "operation must be 0…31, found -1"),
+    ("register", tensor("source_b", 0, 16), "source_b must be 0…15, found 16"),
+    ("target", tensor("target", 0, -1), "target must be 0…15, found -1"),
+    ("a call outside the code", tensor("immediate", 2, 10**6), "instruction 2: immediate must be 0"),
+    ("a line", tensor("line", 2, -5), "line number"),
+    ("entry", edit("programs.0.entry", 10**9), "entry 1000000000 is outside the code"),
+    ("negative entry", edit("programs.0.entry", -1), "entry -1 is outside"),
+    ("entry is true", edit("programs.0.entry", True), "'entry' must be of type int, found bool"),
+    ("length", edit("programs.0.length", 10**9), "reaches outside"),
+    ("name", edit("programs.0.name", "rm -rf /"), "named like a Python function"),
+    ("name of a control character", edit("programs.0.name", "a\x1b[2J"), "named like a Python function"),
+    ("two of a name", edit("programs.1.name", "double"), "two programs named"),
+    ("library name", edit("name", "../x"), "named by letters"),
+    ("no programs", edit("programs", []), "must have 1…4096 programs"),
+    ("programs is text", edit("programs", "x"), "'programs' must be of type list"),
+    ("a program is text", edit("programs.0", "x"), "'name' must be of type str"),
+    ("docstring", edit("programs.0.docstring", "x" * 100_001), "at most 100000 characters"),
+    ("returns", edit("programs.0.returns", "object"), "the result must be one of"),
+    ("parameter type", edit("programs.0.parameters.0.type", "file"), "must be one of"),
+    ("parameter name", edit("programs.0.parameters.0.name", "a b"), "named like a Python variable"),
+    ("parameters", edit("programs.0.parameters", [{"name": "a", "type": "str"}] * 7), "7 parameters"),
+    ("registers", edit("registers", 3), "registers must be 6…256"),
+    ("symbol", edit("symbols.0.address", 10**9), "outside the code"),
+    ("symbol text", edit("symbols.0.name", 5), "'name' must be of type str"),
+    ("symbol line", edit("symbols.0.line", -5), "line number"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), [case[1:] for case in DAMAGE], ids=[case[0] for case in DAMAGE])
+def test_damage(library: NeuralLibrary, tmp_path: Path, change: Callable[[Path], object], message: str) -> None:
+    library.save_pretrained(tmp_path)
+    change(tmp_path)
+    with pytest.raises(LibraryError, match=re.escape(message)) as caught:
+        NeuralLibrary.from_pretrained(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+    assert "\x1b" not in str(caught.value)
+
+
+def test_a_file_that_is_too_large(library: NeuralLibrary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library.save_pretrained(tmp_path)
+    monkeypatch.setattr(library_module, "MAXIMUM_FILE", 100)
+    with pytest.raises(LibraryError, match="larger than"):
+        NeuralLibrary.from_pretrained(tmp_path)
+
+
+def test_no_such_folder() -> None:
+    with pytest.raises(LibraryError, match="give the folder of a library"):
+        NeuralLibrary.from_pretrained("/no/such/folder")
+
+
+def test_no_such_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    def offline(*_: object, **__: object) -> str:
+        raise OSError("no network")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    with pytest.raises(LibraryError, match=r"can be reached on the Hub \(no network\)"):
+        NeuralLibrary.from_pretrained("org/no-such-library")
+
+
+@pytest.mark.parametrize(("rows", "fault"), [
+    ([(CODES["jump"], 0, 0, 0, 0)], Fault.out_of_steps),
+    ([(CODES["call"], 0, 0, 0, 0)], Fault.stack_overflow),
+    ([(CODES["return"], 0, 0, 0, 0)], Fault.stack_underflow),
+    ([(CODES["move"], 0, 0, 1, 0)], Fault.bad_program_counter),
+    ([(CODES["load"], 0, 0, 0, 2_000_000), HALT], Fault.wild_access),
+    ([(CODES["store"], 0, 1, 0, -5), HALT], Fault.wild_access),
+    ([(CODES["constant"], 0, 0, 1, 1_000_000), HALT], Fault.wild_access),
+    ([(CODES["constant"], 0, 0, 1, -1), HALT], Fault.wild_access),
+])  # fmt: skip
+def test_hostile_code_only_faults(rows: list[tuple[int, int, int, int, int]], fault: Fault) -> None:
+    result = handmade(rows).call("p", ["abc"], MachineConfig(max_steps=10_000))
+    assert (result.text, result.fault) == (None, fault)
+
+
+@pytest.mark.parametrize("immediate", [2**31, -(2**40)])
+def test_immediates_that_no_machine_has(immediate: int) -> None:
+    with pytest.raises(LibraryError, match="immediate must be"):
+        handmade([(CODES["constant"], 0, 0, 0, immediate), HALT])
+
+
+def test_wrong_arrays() -> None:
+    program = Program("p", "", (), "str", 0, 1, "", 4)
+    for code in (np.zeros((0, 5), np.int64), np.zeros((3, 4), np.int64), np.zeros((3, 5)), [[0] * 5]):
+        with pytest.raises(LibraryError):
+            NeuralLibrary("x", {"p": program}, code)  # type: ignore[arg-type]
+
+
+def test_link_relocates_and_qualifies(library: NeuralLibrary) -> None:
+    other = compile_source("def double(a: str) -> str:\n    return _again(a)\n"
+                           "def _again(a: str) -> str:\n    return a + a\n"
+                           "def triple(a: str) -> str:\n    return double(a) + a", name="echo-texts")  # fmt: skip
+    linked = NeuralLibrary.link([library, other])
+    assert set(linked.programs) == {"sample.double", "echo_texts.double", "shout", "triple"}
+    assert linked.run("sample.double", "4") == "8"
+    assert linked.run("echo_texts.double", "4") == "44"
+    assert linked.run("triple", "ab") == "ababab"
+    assert linked.run("shout", "x") == "x!"
+    assert NeuralLibrary.link([library]).fingerprint == library.fingerprint
+    with pytest.raises(LibraryError, match="two libraries named"):
+        NeuralLibrary.link([library, library])
+    with pytest.raises(LibraryError, match="nothing to link"):
+        NeuralLibrary.link([])
+    with pytest.raises(LibraryError, match="different registers"):
+        NeuralLibrary.link([library, compile_source(SOURCE, name="small", registers=12)])
+
+
+def test_extract(library: NeuralLibrary) -> None:
+    alone = library.extract(["shout"])
+    assert list(alone.programs) == ["shout"]
+    assert len(alone.instructions) < len(library.instructions) / 2
+    assert alone.run("shout", "a") == "a!"
+    assert "_again" not in alone.symbols.values()
+    assert library.extract(["double"]).run("double", "-3") == "-6"
+
+
+def test_minimum_values_and_smaller_machines(library: NeuralLibrary) -> None:
+    assert compile_source("def f(a: str) -> str:\n    return a[1:]").programs["f"].minimum_values <= 128
+    assert compile_source("def f(a: int) -> int:\n    return a + 1000").programs["f"].minimum_values >= 2048
+    small = MachineConfig(values=128, memory=128)
+    assert library.run("shout", "17", machine=small) == "17!"
+    assert library.run("double", "17", machine=small) == "34"
+    assert library.call("double", ["60"], small).fault is Fault.overflow
+
+
+def test_disassembly_follows_the_source(library: NeuralLibrary) -> None:
+    text = library.disassemble("double")
+    assert "_again:   (<source>, line 10)" in text
+    assert "    #   11     return a * times" in text
+    assert re.search(r"multiply +r\d r\d r\d +; r\d ← r\d · r\d", text)
+    assert re.search(r"call +_again", text)
+    assert "shout" not in text
+    whole = library.disassemble()
+    assert all(name in whole for name in ("entry of shout", "entry of double"))
+    assert len(re.findall(r"^ +\d+  [a-z]", whole, re.MULTILINE)) == len(library.instructions)
+    with pytest.raises(LibraryError):
+        library.disassemble("nothing")
+
+
+def test_disassembly_shows_no_control_characters() -> None:
+    rows = [(CODES["call"], 0, 0, 0, 1), HALT]
+    program = Program("p", "", (), "str", 0, 2, "", 4)
+    origins = {0: Origin("p", "", 1, "x\x1b[2J"), 1: Origin("\x1b[31mred", "\x1b", 1, "")}
+    library = NeuralLibrary("x", {"p": program}, np.array(rows, np.int64), origins, np.array([1, 1]))
+    assert "\x1b" not in library.disassemble()
+
+
+def test_fingerprint_depends_on_everything(library: NeuralLibrary) -> None:
+    prints = {library.fingerprint}
+    for before, after in (("Louder", "Loud"), ("a * times", "times * a"), ("double", "twice")):
+        change = SOURCE.replace(before, after)
+        prints.add(compile_source(change, name="sample").fingerprint)
+    prints.add(compile_source(SOURCE, name="other").fingerprint)
+    assert len(prints) == 5
+    assert compile_source(SOURCE, name="sample").fingerprint == library.fingerprint

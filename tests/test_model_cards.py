@@ -1,0 +1,134 @@
+"""Cards: complete from plain data, and safe whatever a stranger wrote into a docstring."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from neurallib.model_cards.library_card import library_card
+from neurallib.model_cards.markdown import code, plain
+from neurallib.model_cards.model_card import model_card
+
+from neurallib import model_cards
+
+HOSTILE = (
+    "x |\n\n# Loud\n<script>alert(1)</script> ![](http://a) www.a.b m@a.b [b](c) ``` "
+    "{{ 7 * 7 }} \x1b[2J {% raw %} --- `end` \\"
+)
+
+PROGRAM = {
+    "name": "add",
+    "docstring": "Add two integers.\n\nMore, which the table leaves out.",
+    "parameters": [{"name": "first", "type": "int"}, {"name": "second", "type": "int"}],
+    "returns": "int",
+    "entry": 0,
+    "length": 1234,
+    "minimum_values": 256,
+}
+LIBRARY = {
+    "format_version": 1,
+    "name": "sums",
+    "registers": 16,
+    "instructions": 5678,
+    "minimum_values": 256,
+    "programs": [PROGRAM],
+}
+
+
+def front_matter(text: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(text.split("---")[1])
+    return found
+
+
+def test_a_model_card_says_what_the_model_is() -> None:
+    card = model_card(
+        "org/llama-with-sums",
+        "Llama-3.2-1B-Instruct",
+        LIBRARY,
+        {"modeling_neurallib.py": "a" * 64},
+        base_model="meta-llama/Llama-3.2-1B-Instruct",
+        license="llama3.2",
+        language="en",
+        machine={"values": 2**31, "memory": 65536},
+        versions={"torch": "2.13.0"},
+    )
+    assert front_matter(card.content) == {
+        "base_model": "meta-llama/Llama-3.2-1B-Instruct",
+        "language": "en",
+        "library_name": "transformers",
+        "license": "llama3.2",
+        "pipeline_tag": "text-generation",
+        "tags": ["neurallib", "program-calling", "differentiable-computer"],
+    }
+    text = str(card)
+    assert 'from_pretrained("org/llama-with-sums", trust_remote_code=True)' in text
+    signature = "(first: int, second: int) -&#62; int"
+    assert f"| <code>add</code> | <code>{signature}</code> | Add two integers. | 1,234 | 256 |" in text
+    assert "More, which" not in text
+    assert f"| <code>modeling&#95;neurallib.py</code> | <code>{'a' * 64}</code> |" in text
+    assert "| values | 2,147,483,648 |" in text and "torch 2.13.0." in text
+    assert "untrained" not in text
+
+
+def test_a_model_card_without_programs_or_training_says_so() -> None:
+    text = str(model_card("m", "a Llama", None, {}, trained=False))
+    assert "untrained" in text and "Programs it can call" not in text and "Code in this repository" not in text
+
+
+def test_disabled_programs_are_not_offered() -> None:
+    other = PROGRAM | {"name": "subtract"}
+    text = str(model_card("m", "a Llama", LIBRARY | {"programs": [PROGRAM, other]}, {}, disabled=["subtract"]))
+    table, _, after = text.partition("Inside, but switched off: ")
+    assert code("subtract") not in table and after.startswith(code("subtract"))
+
+
+def test_a_library_card_says_what_the_library_is() -> None:
+    card = library_card(LIBRARY, "f" * 64, repository="org/sums", license="apache-2.0")
+    assert front_matter(card.content)["tags"] == ["neurallib", "neurallib-library"]
+    text = str(card)
+    assert 'library.run("add", "…", "…")' in text and 'from_pretrained("org/sums")' in text
+    assert "5,678 instructions" in text and "f" * 64 in text
+
+
+def test_the_snippets_are_python() -> None:
+    for card in (model_card("m", "a Llama", LIBRARY, {}), library_card(LIBRARY, "f" * 64)):
+        ast.parse(str(card).split("```python\n")[1].split("```")[0])
+
+
+def test_a_strangers_text_stays_text() -> None:
+    shown = plain(HOSTILE)
+    assert "\n" not in shown and "\x1b" not in shown
+    assert not set(shown) & set("|<>[]!`{}\\*_@")
+    assert "&#35; Loud" in shown and "://" not in shown and "www." not in shown
+    program = PROGRAM | {"docstring": HOSTILE, "name": "a`|b"}
+    for card in (
+        library_card(LIBRARY | {"programs": [program]}, "f"),
+        model_card("m", HOSTILE, LIBRARY | {"programs": [program], "name": HOSTILE}, {}),
+    ):
+        text = str(card)
+        assert "<script>" not in text and "49" not in text.replace("5,678", "")
+        rows = [line for line in text.splitlines() if line.startswith("| <code>a")]
+        assert len(rows) == 1 and rows[0].count("|") == 6
+
+
+@pytest.mark.parametrize("text", ["", "12 + 30 = 42", "naïve – ∑"])
+def test_plain_renders_as_the_text_itself(text: str) -> None:
+    import html
+
+    assert html.unescape(plain(text)) == text
+
+
+def test_cards_import_nothing_of_ours() -> None:
+    allowed = {"huggingface_hub", *sys.stdlib_module_names}
+    own = {path.stem for path in Path(model_cards.__path__[0]).glob("*.py")}
+    for path in Path(model_cards.__path__[0]).glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                assert {alias.name.split(".")[0] for alias in node.names} <= allowed
+            elif isinstance(node, ast.ImportFrom):
+                name = (node.module or "").split(".")[0]
+                assert (node.level == 1 and name in own) or (node.level == 0 and name in allowed)
