@@ -24,6 +24,7 @@ class NeuralLibConfig(LlamaConfig):
         feature_layers: hidden states that the heads read, as ``output_hidden_states`` counts them (0 is the embedding).
         head_width: width of the selector's and the reader's residual stream.
         head_heads: attention heads of both; divides ``head_width``.
+        head_dropout: of the features and the stream, while training.
         key_width: width of a program key.
         reader_layers: bidirectional layers of the reader.
         max_arguments: roles that the reader knows besides "none".
@@ -47,6 +48,7 @@ class NeuralLibConfig(LlamaConfig):
     feature_layers: list[int] | None = None
     head_width: int = 192
     head_heads: int = 6
+    head_dropout: float = 0.1
     key_width: int = 96
     reader_layers: int = 2
     max_arguments: int = 2

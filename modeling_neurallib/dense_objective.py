@@ -63,12 +63,12 @@ class DenseObjective:
 
     Args:
         computer: the model's :class:`Computer`. machine: shape of the dense machine.
-        longest: characters of an argument. max_steps: of a run.
+        longest: characters of an argument; longer ones are cut.
     Raises:
         DenseObjectiveError: the library has more instructions than the dense engine takes.
     """
 
-    def __init__(self, computer: Any, machine: MachineConfig, longest: int = 8, max_steps: int = 512):
+    def __init__(self, computer: Any, machine: MachineConfig, longest: int = 8):
         library: NeuralLibrary | None = computer.library
         if library is None or len(library.instructions) > LARGEST_PROGRAM:
             size = 0 if library is None else len(library.instructions)
@@ -77,7 +77,7 @@ class DenseObjective:
                 "load a smaller library, or use the estimator 'marginal'"
             )
         self.computer, self.config, self.library = computer, machine, library
-        self.longest, self.max_steps = longest, max_steps
+        self.longest = longest
 
     def log_likelihood(self, states: Tensor, characters: Characters, start: int, answer: str, base: Tensor) -> Tensor:
         """log [ p(no call) p_base + Σ_program p(program) p(answer | program, soft copy of its arguments) ], a scalar.
@@ -110,7 +110,7 @@ class DenseObjective:
             registers.append(register)
             entries.append(description.entry)
         state = machine.state_from(torch.stack(memories), torch.stack(registers), entries)
-        state, _ = machine.run(state, max_steps=self.max_steps)
+        state, _ = machine.run(state)
         lengths, cells = machine.result(state, len(answer))
         tiny = torch.finfo(states.dtype).tiny
         found = lengths[:, len(answer)].clamp_min(tiny).log() + state.halted.clamp_min(tiny).log()

@@ -141,9 +141,7 @@ class NeuralLibrary:
 
     # Running
 
-    def run(
-        self, program: str, *arguments: str, engine: str = "exact", machine: MachineConfig | None = None
-    ) -> str:
+    def run(self, program: str, *arguments: str, engine: str = "exact", machine: MachineConfig | None = None) -> str:
         """Runs a program and returns its result.
 
         Args:
@@ -207,9 +205,7 @@ class NeuralLibrary:
         program = self.program(name)
         if len(arguments) != len(program.parameters):
             expected = ", ".join(parameter.name for parameter in program.parameters) or "none"
-            raise LibraryError(
-                f"{name} takes {len(program.parameters)} arguments ({expected}), found {len(arguments)}"
-            )
+            raise LibraryError(f"{name} takes {len(program.parameters)} arguments ({expected}), found {len(arguments)}")
         return program
 
     def machine(self, config: MachineConfig | None = None) -> ExactMachine:

@@ -101,7 +101,7 @@ class Computer(nn.Module):
         layers = len(config.feature_layers or [])
         described = config.hidden_size * layers
         programs, instructions = library_shape(config.library)
-        self.projection = StateProjection(config.hidden_size, layers, config.head_width)
+        self.projection = StateProjection(config.hidden_size, layers, config.head_width, config.head_dropout)
         self.selector = Selector(config.head_width, config.head_heads, config.key_width, described)
         self.reader = Reader(
             config.head_width, config.head_heads, config.reader_layers, config.key_width, config.max_arguments

@@ -25,6 +25,7 @@ from .characters import Characters
 from .writer import END, GO_ON, LEADS, result_tokens
 
 if TYPE_CHECKING:
+    from ..configuration.machine_config import MachineConfig
     from .library import NeuralLibrary
 
 Piece = tuple[int, int]
@@ -81,33 +82,40 @@ def word_edges(text: str) -> tuple[list[int], list[int]]:
     return starts, ends
 
 
-def proposals(text: str, arity: int, longest: int = 120) -> Iterator[tuple[tuple[Piece, ...], ...]]:
-    """Labellings worth running, most plausible kinds first: numbers, runs of numbers as pieces, spans at word edges.
+Labelling = tuple[tuple[Piece, ...], ...]
+"""For each argument the pieces that it copies."""
+
+PROBES = 12
+"""Candidates of a kind that are run before the rest of it."""
+
+
+def proposals(text: str, arity: int, longest: int = 120) -> list[list[Labelling]]:
+    """Labellings worth running, by kind: numbers, runs of numbers as pieces, spans at word edges without and with letters.
 
     Args:
         text: the stretch of the prefix to search. arity: arguments of the program, 1 or 2. longest: characters of a span.
-    Yields:
-        for each argument its pieces, as characters of ``text``.
+    Returns:
+        kinds, each a list of labellings of pieces of ``text``; no labelling is in two kinds.
     """
     numbers = number_pieces(text)
     starts, ends = word_edges(text)
     spans = [(s, e) for s in starts for e in ends if s < e <= s + longest]
     if arity == 1:
-        seen: set[tuple[Piece, ...]] = set()
-        runs = [tuple(numbers[i:j]) for i in range(len(numbers)) for j in range(len(numbers), i, -1)]
-        for pieces in [*runs, *((span,) for span in spans)]:
-            if pieces not in seen:
-                seen.add(pieces)
-                yield (pieces,)
-    elif arity == 2:
-        for first, second in permutations(numbers, 2):
-            yield (first,), (second,)
-        letters = [(s, e) for s, e in spans if e - s == 1 and text[s].isalpha()]
-        whole = [(s, e) for s, e in spans if text[s].isalpha()]
-        for letter in letters:
-            for span in whole:
-                if span[1] <= letter[0] or letter[1] <= span[0]:
-                    yield (span,), (letter,)
+        known = set(numbers)
+        runs = [tuple(numbers[i:j]) for i in range(len(numbers)) for j in range(len(numbers), i + 1, -1)]
+        lettered = [any(character.isalpha() for character in text[s:e]) for s, e in spans]
+        kinds: list[list[Labelling]] = [[((number,),) for number in numbers], [(run,) for run in runs]]
+        for letters in (False, True):
+            kinds.append([((s,),) for s, has in zip(spans, lettered, strict=True) if has is letters and s not in known])
+        return kinds
+    if arity == 2:
+        letters_alone = [(s, e) for s, e in spans if e - s == 1 and text[s].isalpha()]
+        texts = [(s, e) for s, e in spans if text[s].isalpha()]
+        return [
+            [((first,), (second,)) for first, second in permutations(numbers, 2)],
+            [((t,), (c,)) for c in letters_alone for t in texts if t[1] <= c[0] or c[1] <= t[0]],
+        ]
+    return []
 
 
 def pieces_text(text: str, pieces: Iterable[Piece]) -> str:
@@ -116,25 +124,52 @@ def pieces_text(text: str, pieces: Iterable[Piece]) -> str:
 
 
 def search(
-    library: NeuralLibrary, programs: Sequence[tuple[int, str, int]], text: str, wanted: str, budget: int, max_steps: int = 200_000
-) -> list[tuple[int, tuple[tuple[Piece, ...], ...]]]:
+    library: NeuralLibrary,
+    programs: Sequence[tuple[int, str, int]],
+    text: str,
+    wanted: str,
+    budget: int,
+    machine: MachineConfig | None = None,
+    max_steps: int = 200_000,
+) -> list[tuple[int, Labelling]]:
     """Calls on a text whose result is exactly ``wanted``.
+
+    A few candidates of each kind are run first. Where a program answers all of them alike ("not a number", say) and not with
+    what is wanted, that kind says nothing to it, and the rest of it is left out.
 
     Args:
         programs: (index of the key, name, arity) of the programs that may be called. budget: runs.
     Returns:
         (index of the key, pieces in ``text``) of each.
     """
-    candidates: list[tuple[int, tuple[tuple[Piece, ...], ...]]] = []
-    calls: list[tuple[str, list[str]]] = []
-    by_arity = {arity: list(proposals(text, arity)) for arity in {arity for _, _, arity in programs}}
-    share = max(1, budget // max(1, len(programs)))
-    for index, name, arity in programs:
-        for pieces in by_arity[arity][:share]:
-            candidates.append((index, pieces))
-            calls.append((name, [pieces_text(text, argument) for argument in pieces]))
-    outcomes = library.run_batch(calls, max_steps=max_steps)
-    return [candidate for candidate, outcome in zip(candidates, outcomes, strict=True) if outcome.text == wanted]
+    kinds = {arity: proposals(text, arity) for arity in {arity for _, _, arity in programs}}
+
+    def run(candidates: Sequence[tuple[int, str, Labelling]]) -> list[str | None]:
+        calls = [(name, [pieces_text(text, argument) for argument in labelling]) for _, name, labelling in candidates]
+        return [outcome.text for outcome in library.run_batch(calls, machine=machine, max_steps=max_steps)]
+
+    groups = [(index, name, kind) for index, name, arity in programs for kind in kinds[arity] if kind]
+    probes = [(index, name, labelling) for index, name, kind in groups for labelling in _spread(kind)[0]]
+    results = run(probes)
+    found = [(index, labelling) for (index, _, labelling), text_ in zip(probes, results, strict=True) if text_ == wanted]
+    rest: list[tuple[int, str, Labelling]] = []
+    at = 0
+    for index, name, kind in groups:
+        first, others = _spread(kind)
+        seen = results[at : at + len(first)]
+        at += len(first)
+        if len(set(seen)) > 1 or seen[0] == wanted:
+            rest += [(index, name, labelling) for labelling in others]
+    rest = rest[: max(0, budget - len(probes))]
+    found += [(index, labelling) for (index, _, labelling), text_ in zip(rest, run(rest), strict=True) if text_ == wanted]
+    return found
+
+
+def _spread(kind: list[Labelling]) -> tuple[list[Labelling], list[Labelling]]:
+    """The probes of a kind, evenly spread over it, and the rest."""
+    step = max(1, len(kind) // PROBES)
+    chosen = set(range(0, len(kind), step)[:PROBES])
+    return [kind[i] for i in sorted(chosen)], [labelling for i, labelling in enumerate(kind) if i not in chosen]
 
 
 @dataclass
@@ -272,7 +307,7 @@ class MarginalObjective:
         Returns:
             the explanations found, those of the whole reply first.
         """
-        table, library = self.computer.table, self.computer.library
+        library = self.computer.library
         if library is None or not decisions:
             return []
         first = decisions[0]
@@ -282,12 +317,11 @@ class MarginalObjective:
         found: list[Explanation] = []
         for wanted, start, lead, length in self._results(reply, first, characters, count):
             for offset, text in stretches:
-                for program, pieces in search(library, self.programs(), text, wanted, self.budget):
+                for program, pieces in search(library, self.programs(), text, wanted, self.budget, self.computer.machine):
                     shifted = tuple(tuple((s + offset, e + offset) for s, e in argument) for argument in pieces)
                     found.append(Explanation(start, program, shifted, lead, length))
             if found:
                 break
-        del table
         return found
 
     def _stretches(self, characters: Characters, count: int) -> list[tuple[int, str]]:

@@ -16,8 +16,9 @@ class StateProjection(nn.Module):
     Shapes: hidden states, each [..., H] → features [..., len(layers)·H] → states [..., head_width].
     """
 
-    def __init__(self, hidden_size: int, layers: int, width: int):
+    def __init__(self, hidden_size: int, layers: int, width: int, dropout: float = 0.0):
         super().__init__()
+        self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(hidden_size * layers, width)
         self.norm = nn.LayerNorm(width)
 
@@ -28,7 +29,7 @@ class StateProjection(nn.Module):
         return torch.cat([functional.rms_norm(state, state.shape[-1:]) for state in wide], dim=-1)
 
     def forward(self, features: Tensor) -> Tensor:
-        states: Tensor = self.norm(self.linear(features.to(self.linear.weight.dtype)))
+        states: Tensor = self.dropout(self.norm(self.linear(self.dropout(features.to(self.linear.weight.dtype)))))
         return states
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Models this small only lose time to threads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 

@@ -86,7 +86,7 @@ def test_everything_that_is_no_module_is_package_data(project: dict[str, Any]) -
             kept |= {path for path in folder_of(package, project).glob(pattern) if path.is_file()}
     for package in packages:
         for path in folder_of(package, project).rglob("*"):
-            if path.is_file() and path.suffix not in (".py", ".pyc"):
+            if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts:
                 assert path in kept, f"{path.relative_to(ROOT)} is in no package-data pattern, so no wheel has it"
 
 

@@ -20,16 +20,11 @@ if TYPE_CHECKING:
 
 PROMPT = "What is 123 times 45?"
 
-# The package is made impossible to import, however it is installed.
+# The package is made impossible to import, however it is installed; numba too, which a user of the Hub need not have.
 WITHOUT_NEURALLIB = """
-import importlib.abc, json, sys
+import json, sys
 
-class Absent(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "neurallib":
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Absent())
+sys.modules["neurallib"] = sys.modules["numba"] = None
 try:
     import neurallib
 except ModuleNotFoundError:

@@ -1,0 +1,1 @@
+"""Restricted Python into libraries: parse, lower, optimise, allocate, assemble, link; ``compiling`` composes them."""

@@ -83,7 +83,6 @@ def _bits(word: int) -> list[int]:
     return found
 
 
-
 def _refuse_unassigned(routine: Routine) -> None:
     code = routine.code
     if not code:

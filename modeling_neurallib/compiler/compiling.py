@@ -162,7 +162,8 @@ class _Unit:
         if key in self.labels:
             return self.labels[key]
         label = function.name
-        if label in self.routines or label in assembly():
+        reserved = label in assembly() or (label == INTEGER_TO_TEXT and function.file.path != _TEXT_FORMS)
+        if label in self.routines or reserved:
             label = f"{Path(function.file.label).stem}.{function.name}"
         while label in self.routines:
             label += "'"

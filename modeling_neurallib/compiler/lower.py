@@ -267,13 +267,13 @@ class _Lowering:
     def statement_For(self, node: ast.For) -> None:
         assert isinstance(node.target, ast.Name)
         bounds = range_arguments(node.iter)
-        variable = self.variables[node.target.id]
+        variable, kind = self.variables[node.target.id], self.function.variables[node.target.id]
         if bounds is not None:
             self._for_range(node, bounds, variable)
         elif self.type_of(node.iter).kind == "list":
-            self._for_list(node, variable)
+            self._for_list(node, variable, kind)
         else:
-            self._for_text(node, variable, self.function.variables[node.target.id])
+            self._for_text(node, variable, kind)
 
     def _for_range(self, node: ast.For, bounds: list[ast.expr], variable: int) -> None:
         counter = self.fresh()
@@ -287,7 +287,7 @@ class _Lowering:
             if start_value != counter:
                 self.emit("move", counter, start_value)
         stop_node = bounds[0] if len(bounds) == 1 else bounds[1]
-        fixed = self.function.constants.get(stop_node)
+        fixed = self._constant_word(stop_node)
         stop = -1
         if fixed is None:
             stop = self.fresh()
@@ -310,17 +310,17 @@ class _Lowering:
             if fixed is None:
                 self.emit("less_than", going, counter, stop)
             else:
-                self.emit("less_immediate", going, counter, immediate=int(fixed))
+                self.emit("less_immediate", going, counter, immediate=fixed)
         elif fixed is None:
             self.emit("less_than", going, stop, counter)
         else:
-            self.emit("less_immediate", going, counter, immediate=int(fixed) + 1)
+            self.emit("less_immediate", going, counter, immediate=fixed + 1)
             negate = True
         self.emit("jump_if_zero" if negate else "jump_if_not_zero", a=going, label=start)
         self.place(after)
         self.hoist(before)
 
-    def _for_list(self, node: ast.For, variable: int) -> None:
+    def _for_list(self, node: ast.For, variable: int, kind: Type) -> None:
         found = self.value(node.iter)
         items, position = self.fresh(), self.fresh()
         self.emit("move", items, found)
@@ -332,7 +332,11 @@ class _Lowering:
         data, address = self.fresh(), self.fresh()
         self.emit("load", data, items, immediate=2, space="header")
         self.emit("index", address, data, position)
-        self.emit("load", variable, address, immediate=0, space="elements")
+        boxed = self.type_of(node.iter).element == CHAR and kind == STR
+        element = self.fresh() if boxed else variable
+        self.emit("load", element, address, immediate=0, space="elements")
+        if boxed:
+            self.box(element, variable)
         self.body(node.body, _Loop(after, again))
         self.place(again)
         self.routine.current_line = node.lineno
@@ -551,7 +555,7 @@ class _Lowering:
 
     def _constant_word(self, node: ast.expr) -> int | None:
         constant = self.function.constants.get(node)
-        if constant is None:
+        if constant is None or (isinstance(constant, int) and abs(constant) >= LARGEST_CONSTANT):
             return None
         return ord(constant) if isinstance(constant, str) else int(constant)
 
@@ -809,9 +813,7 @@ class _Lowering:
         self.emit("index_immediate", data, result, immediate=3)
         self.emit("store", a=result, immediate=2, b=data, space="header")
         for position, element in enumerate(node.elts):
-            self.emit(
-                "store", a=result, immediate=3 + position, b=self.converted(element, kind), space="elements"
-            )
+            self.emit("store", a=result, immediate=3 + position, b=self.converted(element, kind), space="elements")
         return self._into(result, into)
 
     def value_Subscript(self, node: ast.Subscript, into: int | None) -> int:

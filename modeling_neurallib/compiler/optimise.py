@@ -71,7 +71,7 @@ class _Block:
         self.version: dict[int, int] = {}
         self.copy_of: dict[int, tuple[int, int]] = {}
         self.known: dict[tuple, tuple[int, int]] = {}
-        self.memory = {"header": 0, "elements": 0, "": 0}
+        self.memory = {"header": 0, "elements": 0}
 
     def current(self, register: int) -> tuple[int, int]:
         return register, self.version.get(register, 0)
@@ -93,9 +93,8 @@ class _Block:
                 self.define(instruction.target)
             return instruction
         if operation == "store":
-            if instruction.space == "text" or not instruction.space:
-                return instruction
-            self.memory[instruction.space] += 1
+            for space in [instruction.space] if instruction.space in self.memory else list(self.memory):
+                self.memory[space] += 1
             return instruction
         if operation == "call":
             self.memory = {space: count + 1 for space, count in self.memory.items()}
@@ -136,12 +135,13 @@ class _Block:
 
     def key(self, instruction: Instruction) -> tuple:
         operands = OPERANDS[instruction.operation]
+        unstable = instruction.operation == "load" and instruction.space != "text"
         return (
             instruction.operation,
             self.current(instruction.a) if "a" in operands else None,
             self.current(instruction.b) if "b" in operands else None,
             instruction.immediate,
-            self.memory.get(instruction.space) if instruction.operation == "load" else None,
+            self.memory.get(instruction.space, sum(self.memory.values())) if unstable else None,
             instruction.space,
         )
 
@@ -157,10 +157,7 @@ def _remove_unread(routine: Routine) -> None:
         kept = [
             each
             for each in routine.code
-            if each.operation in EFFECTS
-            or each.space == "needed"
-            or each.target < VIRTUAL
-            or read.get(each.target, 0)
+            if each.operation in EFFECTS or each.space == "needed" or each.target < VIRTUAL or read.get(each.target, 0)
         ]
         if len(kept) == len(routine.code):
             return

@@ -367,13 +367,23 @@ class Checker:
                 self.variable(node.id, expected, node)
                 self.result.types[node] = expected
                 return
-            if isinstance(node, (ast.List, ast.BinOp, ast.Subscript, ast.IfExp)):
+            parts: list[ast.expr] = []
+            if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Slice):
+                parts = [node.value]
+            elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+                parts = [node.left, node.right]
+            elif isinstance(node, ast.IfExp):
+                parts = [node.body, node.orelse]
+            for part in parts:
+                self.accept(part, expected)
+            if parts or isinstance(node, (ast.List, ast.BinOp)):
                 self.expression(node, expected)
                 if self.result.types[node] == expected:
                     return
         if not self.strict and kind.kind == expected.kind == "list":
             return
-        raise self.error(node, f"{kind} where {expected} is expected", _conversion(kind, expected))
+        found = "a list of single characters" if str(kind) == str(expected) else str(kind)
+        raise self.error(node, f"{found} where {expected} is expected", _conversion(kind, expected))
 
     def require(self, node: ast.expr, expected: Type) -> None:
         self.expression(node, expected)

@@ -23,4 +23,3 @@ def compile_standard_library() -> NeuralLibrary:
 
     folder = Path(__file__).parent
     return compile_files([folder / f"{subject}.py" for subject in SUBJECTS], "standard_library")
-

@@ -151,6 +151,34 @@ def texts(text: str, other: str) -> str:
     return " ".join(out)
 
 
+def widened(text: str, number: int) -> str:
+    """Variables that begin as characters and become longer texts, and lists of them."""
+    letters = []
+    for letter in text:
+        letters.append(letter)
+    last = "?"
+    for one in letters:
+        last = one
+        one = one + "+"
+        last += one
+    words = []
+    words.append("x")
+    same = words
+    same.append(last)
+    copied: list[str] = letters[:]
+    copied.append(integer_to_text(number) + copy(str(number)))
+    return "".join(words) + "/".join(copied) + last + f"{number}"
+
+
+def integer_to_text(number: int) -> str:
+    """A name that the compiler uses itself, as is the next."""
+    return "a number" if number else "zero"
+
+
+def copy(text: str) -> str:
+    return text + text
+
+
 def orders(text: str, other: str) -> str:
     result = ""
     result += "<" if text < other else "."

@@ -69,6 +69,8 @@ BODIES = [
     ("if a > 1:\n        return 1", "can end without a return", "every way"),
     ("while a > 0:\n        return 1", "can end without a return", "every way"),
     ("return 2 ** 40 + a", "constant 1099511627776", "text"),
+    ("return 1 if a < 2 ** 40 else 2", "constant 1099511627776", "text"),
+    ("for i in range(2 ** 40):\n        a = i\n    return a", "constant 1099511627776", "text"),
     ("xs = [[]]\n    xs[0].append(1)\n    return g(xs)", "'g'", "define it"),
     ("return b'x'[0]", "constant of type bytes", "int, bool or str"),
     ("return int", "'int' is not known", "define it"),

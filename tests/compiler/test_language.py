@@ -138,7 +138,7 @@ def test_random_programs_equal_cpython(block: list[str], a: int, b: int, c: int)
     ("def f(a: int) -> int:\n    xs: list[int] = []\n    return xs.pop()", Fault.index_out_of_range),
     ("def f(a: int) -> int:\n    return ord(chr(-a))", Fault.index_out_of_range),
     ("def f(a: int) -> int:\n    xs = [0] * 70000\n    return len(xs)", Fault.wild_access),
-    ("def f(a: int) -> int:\n    xs = [0]\n    while True:\n        text_of(a)\ndef text_of(a: int) -> int:\n    return text_of(a + 1) + len(str(a)) * text_of(a)", Fault.stack_overflow),
+    ("def f(a: int) -> int:\n    while True:\n        xs = [a]", Fault.out_of_memory),
     ("def f(a: int) -> int:\n    return f(a) + 1", Fault.stack_overflow),
     ("def f(a: int) -> int:\n    while True:\n        pass", Fault.out_of_steps),
 ])  # fmt: skip

@@ -18,7 +18,7 @@ from neurallib.modeling_neurallib.objective import number_pieces, pieces_text, p
 from neurallib.modeling_neurallib.reader import argument_texts, decode_labelling
 
 HEADS = {"head_width": 16, "head_heads": 2, "key_width": 8, "reader_layers": 1}
-SMALL = {"values": 128, "memory": 64, "registers": 16, "call_depth": 4, "max_steps": 400}
+SMALL = {"values": 128, "memory": 64, "registers": 16, "call_depth": 4, "max_steps": 60}
 
 KEEP = '''
 def keep(text: str) -> str:
@@ -90,15 +90,15 @@ def test_dense_loss_reaches_selector_and_reader_and_matches_finite_differences(
 def test_dense_learns_what_to_read_from_the_answer(dense_model: NeuralLibForCausalLM, tiny_tokenizer: Any) -> None:
     tokens, labels = example(tiny_tokenizer, "say ab", "ab")
     heads = list(dense_model.computer.parameters())
-    optimizer = torch.optim.Adam(heads, lr=0.04)
+    optimizer = torch.optim.Adam(heads, lr=0.01)
     losses = []
-    for _ in range(12):
+    for _ in range(8):
         optimizer.zero_grad()
         loss = dense_model(tokens, labels=labels).loss
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] < 0.7 * losses[0]
+    assert losses[-1] < losses[0] - 0.3
 
 
 def test_dense_refuses_a_library_that_is_too_large(tiny_base: LlamaForCausalLM, tiny_tokenizer: Any) -> None:
@@ -175,7 +175,9 @@ def test_search_finds_the_call_and_the_spurious_one(tiny_library: Any) -> None:
 @given(st.text(alphabet="ab 12,-(", max_size=12), st.sampled_from([1, 2]))
 @settings(max_examples=60, deadline=None)
 def test_proposals_stay_in_the_text_and_do_not_overlap(text: str, arity: int) -> None:
-    for arguments in proposals(text, arity):
+    labellings = [labelling for kind in proposals(text, arity) for labelling in kind]
+    assert len(set(labellings)) == len(labellings)
+    for arguments in labellings:
         assert len(arguments) == arity
         pieces = sorted(piece for argument in arguments for piece in argument)
         assert all(0 <= start < end <= len(text) for start, end in pieces)

@@ -1,0 +1,147 @@
+"""Exact answers on requests: wordings never seen, wordings seen with new values, longer inputs, and general prompts.
+
+    python benchmarks/requests.py unseen      benchmarks/requests_unseen.jsonl, written by someone shown the docstrings only
+    python benchmarks/requests.py seen        wordings of the training set, new values
+    python benchmarks/requests.py long        numbers of 40 digits, lists of 64; trained on ≤ 4 digits and ≤ 8 numbers
+    python benchmarks/requests.py general     benchmarks/prompts_general.txt, which need no call
+
+An answer is exact when the whole reply is the result: nothing before it but white space, and nothing after it but a full
+stop. Errors are counted where they happen: no call or another program (selecting), other arguments (reading), another result
+than the program's own definition gives (executing), or a reply that went on after a right result (writing).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from neurallib.trainer.shipping import load_base, load_heads, load_shipped
+from neurallib.trainer.tasks import RequestGenerator
+
+HERE = Path(__file__).parent
+SEED = 20_001
+"""Not a seed of training: the values of requests are new."""
+
+
+def folded(text: str) -> str:
+    """White space and the marks between a list's numbers do not matter."""
+    return " ".join(text.replace(",", " ").split())
+
+
+def requests(kind: str, count: int) -> list[dict[str, Any]]:
+    if kind == "unseen":
+        return [json.loads(line) for line in (HERE / "requests_unseen.jsonl").read_text().splitlines()]
+    if kind == "general":
+        lines = (HERE / "prompts_general.txt").read_text().splitlines()
+        return [{"request": line.replace("\\n", "\n")} for line in lines if line.strip()][: count or None]
+    shape: dict[str, Any] = {"digits": (40, 40), "list_length": (64, 64)} if kind == "long" else {}
+    names = LONG if kind == "long" else None
+    generator = RequestGenerator(SEED, split="train", programs=names, **shape)
+    examples = generator.examples(count or 480, general_share=0.0)
+    return [
+        {"program": e.program, "request": e.prompt, "arguments": list(e.arguments), "answer": e.answer} for e in examples
+    ]
+
+
+LONG = (
+    "add", "subtract", "multiply", "divide", "remainder", "compare", "sum_numbers", "maximum", "minimum", "mean",
+    "count_numbers", "sort_ascending", "sort_descending", "reverse_list",
+)  # fmt: skip
+"""Programs whose inputs grow with digits or length."""
+
+
+@torch.no_grad()
+def replies(model: Any, tokenizer: Any, prompts: list[str], new_tokens: int, batch: int) -> list[tuple[str, tuple[Any, ...]]]:
+    """(text, calls) of each prompt, greedy, in left-padded batches of similar length."""
+    texts = [
+        tokenizer.apply_chat_template([{"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=False)
+        for prompt in prompts
+    ]
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    found: dict[int, tuple[str, tuple[Any, ...]]] = {}
+    for start in range(0, len(order), batch):
+        chosen = order[start : start + batch]
+        encoded = tokenizer([texts[i] for i in chosen], return_tensors="pt", padding=True, padding_side="left")
+        output = model.generate(
+            **encoded, max_new_tokens=new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id, return_dict_in_generate=True
+        )
+        width = encoded["input_ids"].shape[1]
+        for row, i in enumerate(chosen):
+            text = tokenizer.decode(output.sequences[row, width:], skip_special_tokens=True)
+            found[i] = (text, output.calls[row])
+        print(f"\r{len(found)}/{len(order)}", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    return [found[i] for i in range(len(prompts))]
+
+
+def verdict(item: dict[str, Any], text: str, calls: tuple[Any, ...], library: Any) -> str:
+    """"exact", or where the reply went wrong."""
+    reply = text.strip()
+    if folded(reply.removesuffix(".")) == folded(item["answer"]):
+        return "exact"
+    if not calls or calls[0].program != item["program"]:
+        return "selecting"
+    if [folded(a) for a in calls[0].arguments] != [folded(a) for a in item["arguments"]]:
+        return "reading"
+    if calls[0].result is None or calls[0].result != library.run(calls[0].program, *calls[0].arguments):
+        return "executing"
+    return "writing"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", choices=["unseen", "seen", "long", "general"])
+    parser.add_argument("--heads", type=Path, help="folder of trained heads; the shipped ones by default")
+    parser.add_argument("--count", type=int, default=0, help="requests to draw (seen, long), or the first prompts (general)")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--new-tokens", type=int, default=0)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--show", action="store_true", help="print the replies that are wrong")
+    arguments = parser.parse_args()
+    if arguments.heads:
+        base, tokenizer = load_base("smollm2-135m")
+        model = load_heads(base, tokenizer, arguments.heads)
+    else:
+        model, tokenizer = load_shipped()
+    items = requests(arguments.kind, arguments.count)
+    new_tokens = arguments.new_tokens or {"general": 48, "long": 3_000}.get(arguments.kind, 40)
+    began = time.time()
+    found = replies(model, tokenizer, [item["request"] for item in items], new_tokens, arguments.batch)
+    if arguments.kind == "general":
+        called = [(item["request"], calls) for item, (_, calls) in zip(items, found, strict=True) if calls]
+        report: dict[str, Any] = {"prompts": len(items), "replies with a call": len(called), "share": len(called) / len(items)}
+        if arguments.show:
+            for prompt, calls in called:
+                print(repr(prompt), [(c.program, c.arguments) for c in calls])
+    else:
+        verdicts = Counter()
+        programs: dict[str, list[bool]] = defaultdict(list)
+        for item, (text, calls) in zip(items, found, strict=True):
+            outcome = verdict(item, text, calls, model.library)
+            verdicts[outcome] += 1
+            programs[item["program"]].append(outcome == "exact")
+            if arguments.show and outcome != "exact":
+                read = [(c.program, c.arguments, c.result) for c in calls]
+                print(outcome, item["program"], repr(item["request"]), "→", repr(text), read)
+        shares = {name: sum(hits) / len(hits) for name, hits in programs.items()}
+        worst = min(shares, key=lambda name: shares[name])
+        report = {
+            "requests": len(items),
+            "exact": verdicts["exact"] / len(items),
+            "worst program": [worst, shares[worst]],
+            "errors": {name: count for name, count in verdicts.items() if name != "exact"},
+            "programs": shares,
+        }
+    report["seconds"] = time.time() - began
+    print(json.dumps(report, indent=None if arguments.json else 2))
+
+
+if __name__ == "__main__":
+    main()
