@@ -43,7 +43,7 @@ $(STAMP): pyproject.toml Makefile | $(BIN)/python
 	@touch $(STAMP)
 
 demo: install
-	@$(BIN)/neurallib ask --compare --trace "What is 123 times 45?" "Sort these numbers: 52 7 913 4"
+	@$(BIN)/neurallib ask --compare --trace --max-new-tokens 64 "What is 123 times 45?" "Sort these numbers: 52 7 913 4"
 
 test: install
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
@@ -57,4 +57,4 @@ lint: install
 	@rm -rf build/lint && mkdir -p build/lint/neurallib
 	@ln -s $(addprefix $(CURDIR)/,$(wildcard neurallib/*.py)) build/lint/neurallib/
 	@ln -s $(addprefix $(CURDIR)/,$(filter-out neurallib,$(PACKAGES))) build/lint/neurallib/
-	cd build/lint && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p neurallib
+	cd build/lint && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache -p neurallib

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
 from neurallib.trainer.shipping import load_base, load_heads, load_shipped
 from neurallib.trainer.tasks import RequestGenerator
 
@@ -46,7 +45,8 @@ def requests(kind: str, count: int) -> list[dict[str, Any]]:
     generator = RequestGenerator(SEED, split="train", programs=names, **shape)
     examples = generator.examples(count or 480, general_share=0.0)
     return [
-        {"program": e.program, "request": e.prompt, "arguments": list(e.arguments), "answer": e.answer} for e in examples
+        {"program": e.program, "request": e.prompt, "arguments": list(e.arguments), "answer": e.answer}
+        for e in examples
     ]
 
 
@@ -58,7 +58,9 @@ LONG = (
 
 
 @torch.no_grad()
-def replies(model: Any, tokenizer: Any, prompts: list[str], new_tokens: int, batch: int) -> list[tuple[str, tuple[Any, ...]]]:
+def replies(
+    model: Any, tokenizer: Any, prompts: list[str], new_tokens: int, batch: int
+) -> list[tuple[str, tuple[Any, ...]]]:
     """(text, calls) of each prompt, greedy, in left-padded batches of similar length."""
     texts = [
         tokenizer.apply_chat_template([{"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=False)
@@ -70,7 +72,11 @@ def replies(model: Any, tokenizer: Any, prompts: list[str], new_tokens: int, bat
         chosen = order[start : start + batch]
         encoded = tokenizer([texts[i] for i in chosen], return_tensors="pt", padding=True, padding_side="left")
         output = model.generate(
-            **encoded, max_new_tokens=new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id, return_dict_in_generate=True
+            **encoded,
+            max_new_tokens=new_tokens,
+            do_sample=False,
+            pad_token_id=tokenizer.pad_token_id,
+            return_dict_in_generate=True,
         )
         width = encoded["input_ids"].shape[1]
         for row, i in enumerate(chosen):
@@ -82,7 +88,7 @@ def replies(model: Any, tokenizer: Any, prompts: list[str], new_tokens: int, bat
 
 
 def verdict(item: dict[str, Any], text: str, calls: tuple[Any, ...], library: Any) -> str:
-    """"exact", or where the reply went wrong."""
+    """ "exact", or where the reply went wrong."""
     reply = text.strip()
     if folded(reply.removesuffix(".")) == folded(item["answer"]):
         return "exact"
@@ -99,7 +105,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=["unseen", "seen", "long", "general"])
     parser.add_argument("--heads", type=Path, help="folder of trained heads; the shipped ones by default")
-    parser.add_argument("--count", type=int, default=0, help="requests to draw (seen, long), or the first prompts (general)")
+    parser.add_argument(
+        "--count", type=int, default=0, help="requests to draw (seen, long), or the first prompts (general)"
+    )
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--new-tokens", type=int, default=0)
     parser.add_argument("--json", action="store_true")
@@ -116,7 +124,11 @@ def main() -> None:
     found = replies(model, tokenizer, [item["request"] for item in items], new_tokens, arguments.batch)
     if arguments.kind == "general":
         called = [(item["request"], calls) for item, (_, calls) in zip(items, found, strict=True) if calls]
-        report: dict[str, Any] = {"prompts": len(items), "replies with a call": len(called), "share": len(called) / len(items)}
+        report: dict[str, Any] = {
+            "prompts": len(items),
+            "replies with a call": len(called),
+            "share": len(called) / len(items),
+        }
         if arguments.show:
             for prompt, calls in called:
                 print(repr(prompt), [(c.program, c.arguments) for c in calls])

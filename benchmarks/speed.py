@@ -14,7 +14,6 @@ import statistics
 import time
 
 import torch
-
 from neurallib.trainer.shipping import SMOLLM2, load_base, load_shipped
 
 
@@ -30,7 +29,9 @@ def main() -> None:
 
     def encode(message: str) -> torch.Tensor:
         turn = [{"role": "user", "content": message}]
-        return tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_tensors="pt", return_dict=True)["input_ids"]
+        return tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_tensors="pt", return_dict=True)[
+            "input_ids"
+        ]
 
     def timed(which: torch.nn.Module, prompt: torch.Tensor, tokens: int) -> float:
         began = time.perf_counter()
@@ -57,7 +58,9 @@ def main() -> None:
         "tokens a second without a call": statistics.median(ours),
         "against the bare model (median ratio)": statistics.median(ratios),
         "seconds of one token": token,
-        "seconds of a call that sorts 64 numbers (read, run, cut)": statistics.median(c.seconds for c in calls) if calls else None,
+        "seconds of a call that sorts 64 numbers (read, run, cut)": statistics.median(c.seconds for c in calls)
+        if calls
+        else None,
         "the call's result is right": bool(calls) and calls[0].result == " ".join(map(str, sorted(numbers))),
         "steps": calls[0].steps if calls else None,
     }

@@ -128,7 +128,9 @@ class CallLayer(CacheLayerMixin):
         """Forget the last ``-tokens_to_remove`` positions (a negative number, as all layers expect)."""
         remove = min(-tokens_to_remove, self.length)
         if remove < 0:
-            raise ValueError(f"crop takes the number of tokens to remove as a negative integer, found {tokens_to_remove}")
+            raise ValueError(
+                f"crop takes the number of tokens to remove as a negative integer, found {tokens_to_remove}"
+            )
         if remove == 0 or self.states is None or self.key is None or self.value is None or self.mask is None:
             return
         for row, real in zip(self.rows, self.mask[:, -remove:].sum(1).tolist(), strict=True):
@@ -152,7 +154,9 @@ class CallLayer(CacheLayerMixin):
         """Nothing to prepare: the first :meth:`extend` does it."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        raise TypeError("the call layer holds no keys and values of the decoder; more decoder layers ran than the model has")
+        raise TypeError(
+            "the call layer holds no keys and values of the decoder; more decoder layers ran than the model has"
+        )
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.length + query_length, 0

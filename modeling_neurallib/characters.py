@@ -178,7 +178,9 @@ class CharacterTable:
                 continue
             first = piece[0]
             mask[token] = (
-                first >= 0x80 or chr(first).isalnum() or (first in b".,'_" and len(piece) > 1 and chr(piece[1]).isalnum())
+                first >= 0x80
+                or chr(first).isalnum()
+                or (first in b".,'_" and len(piece) > 1 and chr(piece[1]).isalnum())
             )
         return mask
 

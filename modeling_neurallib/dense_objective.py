@@ -88,7 +88,9 @@ class DenseObjective:
         """
         computer, config = self.computer, self.config
         if any(ord(character) >= config.values for character in answer):
-            raise DenseObjectiveError(f"the answer {answer!r} has characters beyond the dense machine's V = {config.values}")
+            raise DenseObjectiveError(
+                f"the answer {answer!r} has characters beyond the dense machine's V = {config.values}"
+            )
         prefix = states[None, : start + 1]
         query, key, value = computer.selector.split(prefix)
         visible = torch.ones(1, 1, 1, start + 1, dtype=torch.bool, device=states.device)
@@ -101,7 +103,9 @@ class DenseObjective:
         tokens = torch.from_numpy(characters.tokens).to(states.device)
         roles = computer.reader(encoded, code_points[None], tokens[None], keys[None]).exp()[0]
         words = one_hot(code_points.clamp(max=config.values - 1), config.values).to(states.dtype)
-        soft = SoftProgram.from_instructions(self.library.instructions_for(config), config, dtype=states.dtype, device=states.device)
+        soft = SoftProgram.from_instructions(
+            self.library.instructions_for(config), config, dtype=states.dtype, device=states.device
+        )
         machine = DenseMachine(soft, config)
         memories, registers, entries = [], [], []
         for program, description in enumerate(self.library.programs.values()):
@@ -123,7 +127,9 @@ class DenseObjective:
         config = self.config
         needed = 1 + arguments * (1 + self.longest)
         if needed >= config.memory:
-            raise DenseObjectiveError(f"{arguments} arguments of {self.longest} characters do not fit in N = {config.memory} words")
+            raise DenseObjectiveError(
+                f"{arguments} arguments of {self.longest} characters do not fit in N = {config.memory} words"
+            )
         blank = machine.one_hot_words([0]).to(words)
         rows, register = [blank], [blank[0]] * config.registers
         for argument in range(arguments):

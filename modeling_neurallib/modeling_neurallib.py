@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, LlamaModel, PreTrainedModel
 from transformers import initialization as init
-from transformers.cache_utils import Cache, DynamicCache
+from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
 from ..configuration.configuration_neurallib import NeuralLibConfig
@@ -202,7 +202,9 @@ class Computer(nn.Module):
                 row.tokens.append(token)
                 following = row.following()
                 if (following is None or following[1] > len(following[0].tokens)) and opens[number][column]:
-                    call = self.open_call(layer, number, total - new + column, pooled[number, column], choices[number, column], keys)
+                    call = self.open_call(
+                        layer, number, total - new + column, pooled[number, column], choices[number, column], keys
+                    )
                     if call is not None:
                         row.calls.append(call)
                         following = row.following()
@@ -224,7 +226,9 @@ class Computer(nn.Module):
         forbidden = forbidden_after(self.table, call.result or "", row.tokens[len(row.tokens) - after :])
         return None if forbidden is None else (None, forbidden)
 
-    def open_call(self, layer: CallLayer, number: int, position: int, pooled: Tensor, choices: Tensor, keys: Tensor) -> Call | None:
+    def open_call(
+        self, layer: CallLayer, number: int, position: int, pooled: Tensor, choices: Tensor, keys: Tensor
+    ) -> Call | None:
         """Select, read, run: the call that opens at a position, or None when the sequence has used up its budget.
 
         Args:
@@ -485,9 +489,15 @@ class NeuralLibForCausalLM(LlamaForCausalLM):
                 "choose a checkpoint of the Llama architecture"
             )
         if tokenizer is None:
-            raise NeuralLibError("a loaded base was given without its tokenizer: pass tokenizer=AutoTokenizer.from_pretrained(…)")
+            raise NeuralLibError(
+                "a loaded base was given without its tokenizer: pass tokenizer=AutoTokenizer.from_pretrained(…)"
+            )
         table = CharacterTable.from_tokenizer(tokenizer, base.config.vocab_size)
-        shape = {k: v for k, v in base.config.to_dict().items() if k not in ("model_type", "quantization_config", "architectures")}
+        shape = {
+            k: v
+            for k, v in base.config.to_dict().items()
+            if k not in ("model_type", "quantization_config", "architectures")
+        }
         config = NeuralLibConfig(
             **shape,
             **(heads or {}),
@@ -535,7 +545,9 @@ class NeuralLibForCausalLM(LlamaForCausalLM):
         computer, device = self.computer, self.computer.offsets.device
         described, tensors = library.to_tensors()
         self.config.library = described
-        computer.instructions = torch.from_numpy(np.ascontiguousarray(tensors["instructions"], dtype=np.int64)).to(device)
+        computer.instructions = torch.from_numpy(np.ascontiguousarray(tensors["instructions"], dtype=np.int64)).to(
+            device
+        )
         computer.descriptions = descriptions.to(device)
         computer.offsets = nn.Parameter(offsets.to(device))
         computer.forget_cached()
@@ -573,7 +585,9 @@ class NeuralLibForCausalLM(LlamaForCausalLM):
             kept = torch.arange(hidden.shape[1])[-logits_to_keep if logits_to_keep else None :]
         else:
             kept = logits_to_keep.cpu()
-        logits = self.lm_head(hidden[:, slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep])
+        logits = self.lm_head(
+            hidden[:, slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep]
+        )
         loss, likelihoods = None, None
         if labels is not None:
             if training and input_ids is not None:
@@ -596,7 +610,9 @@ class NeuralLibForCausalLM(LlamaForCausalLM):
             log_likelihoods=likelihoods,
         )
 
-    def _log_likelihoods(self, features: Tensor, tokens: Tensor, mask: Tensor, labels: Tensor, logits: Tensor) -> Tensor:
+    def _log_likelihoods(
+        self, features: Tensor, tokens: Tensor, mask: Tensor, labels: Tensor, logits: Tensor
+    ) -> Tensor:
         """[B] log p(answer) by the estimator of the configuration."""
         computer = self.computer
         if self.config.estimator == "marginal":
@@ -632,13 +648,17 @@ class NeuralLibForCausalLM(LlamaForCausalLM):
                 logits[intervention.row, index, forbidden] = FLOOR
         return logits
 
-    def _prepare_cache_for_generation(self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+    def _prepare_cache_for_generation(
+        self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Any:
         """The cache of the stock ``generate``, with the computer's layer behind the decoder's."""
         result = super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
         cache = model_kwargs.get("past_key_values")
         if isinstance(cache, Cache) and not self.computer.idle:
             layers = cache.layers
-            if len(layers) == self.config.num_hidden_layers and not any(isinstance(layer, CallLayer) for layer in layers):
+            if len(layers) == self.config.num_hidden_layers and not any(
+                isinstance(layer, CallLayer) for layer in layers
+            ):
                 layers.append(CallLayer())
         return result
 

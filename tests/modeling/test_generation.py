@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from neurallib.modeling_neurallib.call import Call, CallLayer, Row
+from neurallib.modeling_neurallib.modeling_neurallib import NeuralLibError
 from transformers import DynamicCache, LlamaForCausalLM
 
 from neurallib import NeuralLibForCausalLM
-from neurallib.modeling_neurallib.call import Call, CallLayer, Row
-from neurallib.modeling_neurallib.modeling_neurallib import NeuralLibError
 
 LENGTH = 20
 
@@ -89,18 +89,24 @@ def test_left_padded_batch(calling: NeuralLibForCausalLM, tiny_tokenizer: Any) -
 
 def test_beams_are_scored_without_a_cache_alike(calling: NeuralLibForCausalLM, prompt: torch.Tensor) -> None:
     settings = {"num_beams": 3, "max_new_tokens": 12, "do_sample": False}
-    assert calling.generate(prompt, **settings).tolist() == calling.generate(prompt, use_cache=False, **settings).tolist()
+    assert (
+        calling.generate(prompt, **settings).tolist() == calling.generate(prompt, use_cache=False, **settings).tolist()
+    )
 
 
 def test_sampling_is_the_same_with_and_without_cache(calling: NeuralLibForCausalLM, prompt: torch.Tensor) -> None:
     drawn = []
     for use_cache in (True, False):
         torch.manual_seed(3)
-        drawn.append(calling.generate(prompt, do_sample=True, num_return_sequences=3, max_new_tokens=12, use_cache=use_cache))
+        drawn.append(
+            calling.generate(prompt, do_sample=True, num_return_sequences=3, max_new_tokens=12, use_cache=use_cache)
+        )
     assert drawn[0].tolist() == drawn[1].tolist()
 
 
-def test_a_cache_is_used_again_in_the_next_turn(calling: NeuralLibForCausalLM, prompt: torch.Tensor, tiny_tokenizer: Any) -> None:
+def test_a_cache_is_used_again_in_the_next_turn(
+    calling: NeuralLibForCausalLM, prompt: torch.Tensor, tiny_tokenizer: Any
+) -> None:
     cache = DynamicCache()
     first = calling.generate(prompt, past_key_values=cache, max_new_tokens=6, do_sample=False)
     more = tiny_tokenizer(" And 4 plus 5?", return_tensors="pt").input_ids
@@ -109,7 +115,9 @@ def test_a_cache_is_used_again_in_the_next_turn(calling: NeuralLibForCausalLM, p
     assert second[0].tolist() == uncached(calling, both, 8)
 
 
-def test_logits_of_every_position_equal_those_of_the_prefix(calling: NeuralLibForCausalLM, prompt: torch.Tensor) -> None:
+def test_logits_of_every_position_equal_those_of_the_prefix(
+    calling: NeuralLibForCausalLM, prompt: torch.Tensor
+) -> None:
     tokens = greedy(calling, prompt)
     whole = calling(tokens, use_cache=False).logits[0]
     for length in range(prompt.shape[1], tokens.shape[1] + 1):

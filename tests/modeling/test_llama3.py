@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from neurallib.modeling_neurallib.characters import CharacterTable
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from neurallib import NeuralLibForCausalLM
-from neurallib.modeling_neurallib.characters import CharacterTable
 
 HEADS = {"head_width": 16, "head_heads": 2, "key_width": 8, "reader_layers": 1}
 
@@ -27,9 +27,7 @@ def llama3_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
     path = Path(next(iter(spec.submodule_search_locations))) / "llama3" / "tokenizer.model"
     special = ["<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"]
-    pattern = (
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-    )
+    pattern = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
     converted = TikTokenConverter(str(path), pattern=pattern, extra_special_tokens=special).converted()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=converted, eos_token="<|eot_id|>", pad_token="<|end_of_text|>")
     tokenizer.add_special_tokens({"additional_special_tokens": special})
@@ -72,7 +70,9 @@ def test_results_are_cut_as_the_tokenizer_cuts_them(llama3_tokenizer: Any) -> No
     tokens = llama3_tokenizer.encode("What is 12345 times 678?", add_special_tokens=False)
     characters = table.characters(tokens)
     assert characters.text() == "What is 12345 times 678?"
-    assert len({characters.tokens[characters.text().index("123") + i] for i in range(3)}) == 1, "one token for three digits"
+    assert len({characters.tokens[characters.text().index("123") + i] for i in range(3)}) == 1, (
+        "one token for three digits"
+    )
 
 
 def test_the_whole_path(llama3: LlamaForCausalLM, llama3_tokenizer: Any, tiny_library: Any, tmp_path: Path) -> None:
@@ -93,7 +93,9 @@ def test_the_whole_path(llama3: LlamaForCausalLM, llama3_tokenizer: Any, tiny_li
     output = model.generate(request, max_new_tokens=8, do_sample=False, return_dict_in_generate=True)
     call = next(call for call in output.calls[0] if call.start == len(prompt))
     assert (call.program, sorted(call.arguments), call.result) == ("add", ["1234", "5678"], "6912")
-    assert output.sequences[0, len(prompt) :].tolist() == reply, "the result in groups of three digits, then the end of the turn"
+    assert output.sequences[0, len(prompt) :].tolist() == reply, (
+        "the result in groups of three digits, then the end of the turn"
+    )
     model.save_pretrained(tmp_path)
     again = NeuralLibForCausalLM.from_pretrained(tmp_path)
     same = again.generate(request, max_new_tokens=8, do_sample=False)

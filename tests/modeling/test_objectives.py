@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from neurallib.modeling_neurallib.dense_objective import DenseObjectiveError, soft_copy
+from neurallib.modeling_neurallib.objective import number_pieces, pieces_text, proposals, search
+from neurallib.modeling_neurallib.reader import argument_texts, decode_labelling
 from torch.nn.functional import one_hot
 from transformers import LlamaForCausalLM
 
 from neurallib import NeuralLibForCausalLM, compile_library
-from neurallib.modeling_neurallib.dense_objective import DenseObjectiveError, soft_copy
-from neurallib.modeling_neurallib.objective import number_pieces, pieces_text, proposals, search
-from neurallib.modeling_neurallib.reader import argument_texts, decode_labelling
 
 HEADS = {"head_width": 16, "head_heads": 2, "key_width": 8, "reader_layers": 1}
 SMALL = {"values": 128, "memory": 64, "registers": 16, "call_depth": 4, "max_steps": 60}
@@ -149,7 +150,7 @@ def test_decoding_finds_the_best_labelling(scores: list[list[float]], cost: floa
     table = np.array(scores)
 
     def value(labelling: tuple[int, ...]) -> float:
-        changes = sum(a != b for a, b in zip(labelling, labelling[1:], strict=False))
+        changes = sum(a != b for a, b in pairwise(labelling))
         return sum(table[i, role] for i, role in enumerate(labelling)) - cost * changes
 
     best = max(value(labelling) for labelling in np.ndindex(*(3,) * len(scores)))
@@ -168,7 +169,9 @@ def test_pieces_with_gaps_are_joined_by_one_space() -> None:
 def test_search_finds_the_call_and_the_spurious_one(tiny_library: Any) -> None:
     text = "Add 2 and 2"
     programs = [(i, name, len(p.parameters)) for i, (name, p) in enumerate(tiny_library.programs.items())]
-    found = {(tiny_library.name, list(tiny_library.programs)[i]) for i, _ in search(tiny_library, programs, text, "4", 500)}
+    found = {
+        (tiny_library.name, list(tiny_library.programs)[i]) for i, _ in search(tiny_library, programs, text, "4", 500)
+    }
     assert found == {(tiny_library.name, "add"), (tiny_library.name, "double")}
 
 
@@ -181,5 +184,5 @@ def test_proposals_stay_in_the_text_and_do_not_overlap(text: str, arity: int) ->
         assert len(arguments) == arity
         pieces = sorted(piece for argument in arguments for piece in argument)
         assert all(0 <= start < end <= len(text) for start, end in pieces)
-        assert all(a[1] <= b[0] for a, b in zip(pieces, pieces[1:], strict=False))
+        assert all(a[1] <= b[0] for a, b in pairwise(pieces))
         assert all(pieces_text(text, argument) for argument in arguments)

@@ -1,0 +1,44 @@
+"""The README's snippets, run as they stand."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+MARKED = re.findall(r"<!-- test: compile -->\n```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_there_are_snippets() -> None:
+    assert len(BLOCKS) >= 2 and len(MARKED) == 1
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_snippets_are_python(block: str) -> None:
+    ast.parse(block)
+
+
+def test_compiling_ones_own_functions(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", MARKED[0]], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("lmtc\n")
+    assert {"library_config.json", "library.safetensors"} <= set(os.listdir(tmp_path / "my-library"))
+
+
+def test_a_model_from_the_hub(tiny_model: object, tiny_tokenizer: object, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    tiny_model.save_pretrained(folder)  # type: ignore[attr-defined]
+    tiny_tokenizer.save_pretrained(folder)  # type: ignore[attr-defined]
+    snippet = next(block for block in BLOCKS if "AutoModelForCausalLM" in block)
+    assert "org/llama3.2-neurallib" in snippet
+    script = snippet.replace("org/llama3.2-neurallib", str(folder))
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "home")}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr
