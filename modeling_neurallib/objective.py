@@ -262,17 +262,17 @@ class MarginalObjective:
         widest = max(counts, default=0)
         code_points = np.zeros((len(places), widest), dtype=np.int64)
         tokens = np.zeros_like(code_points)
-        for index, ((row, _), count) in enumerate(zip(places, counts, strict=True)):
-            code_points[index, :count] = batch.characters[row].code_points[:count]
-            tokens[index, :count] = batch.characters[row].tokens[:count]
+        for at, ((row, _), count) in enumerate(zip(places, counts, strict=True)):
+            code_points[at, :count] = batch.characters[row].code_points[:count]
+            tokens[at, :count] = batch.characters[row].tokens[:count]
         slots: list[dict[int, int]] = [{} for _ in places]
         for row, explanation in flat:
             slot = slots[place_of[row, explanation.start]]
             slot.setdefault(explanation.program, len(slot))
         asked = np.zeros((len(places), max(len(slot) for slot in slots)), dtype=np.int64)
-        for index, slot in enumerate(slots):
-            for program, at in slot.items():
-                asked[index, at] = program
+        for at, slot in enumerate(slots):
+            for program, column in slot.items():
+                asked[at, column] = program
         scores = self.computer.reader(
             encoded,
             torch.from_numpy(code_points).to(device),
@@ -283,7 +283,12 @@ class MarginalObjective:
         scores = torch.where(inside[:, None, :, None], scores, torch.zeros_like(scores))
         nothing = scores[..., 0].sum(-1)
         gains = torch.nn.functional.pad((scores[..., 1:] - scores[..., :1]).cumsum(2), (0, 0, 1, 0))
-        index, slot_index, role, first, last, owner = [], [], [], [], [], []
+        index: list[int] = []
+        slot_index: list[int] = []
+        role: list[int] = []
+        first: list[int] = []
+        last: list[int] = []
+        owner: list[int] = []
         for number, (row, explanation) in enumerate(flat):
             place = place_of[row, explanation.start]
             for argument, pieces in enumerate(explanation.pieces):

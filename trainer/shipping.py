@@ -95,11 +95,12 @@ def save_heads(model: NeuralLibForCausalLM, directory: Path, report: dict[str, A
         "reader_layers",
         "max_arguments",
         "call_threshold",
+        "reader_switch_cost",
+        "disabled_programs",
     )
-    shape = (*shape, "reader_switch_cost", "disabled_programs")
     described = {
         "format_version": 1,
-        "base": config.name_or_path.rsplit("/", 1)[-1],
+        "base": str(config.name_or_path).rsplit("/", 1)[-1],
         "heads": {name: getattr(config, name) for name in shape},
         "programs": computer.programs,
         "report": report,

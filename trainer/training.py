@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import multiprocessing
 import os
@@ -164,7 +165,8 @@ class LessonWriter:
     def conversation(self, example: Example, rng: random.Random) -> tuple[Example, Conversation]:
         """The tokens of an example with the reply that it asks for: the result alone, or a sentence with it."""
         system = rng.choice(SYSTEM_MESSAGES) if rng.random() < 0.25 else None
-        if example.answer is None:
+        answer = example.answer
+        if answer is None:
             prompt = self.prompt(example.prompt, system)
             return example, Conversation(tuple(prompt), len(prompt))
         if rng.random() < self.recipe.sentence_share:
@@ -173,10 +175,10 @@ class LessonWriter:
             before, after = carrier.split("{}")
             lead = before.endswith(" ")
             tokens = [*self.tokenizer.encode(before.rstrip(" "), add_special_tokens=False)]
-            tokens += result_tokens(self.table, int(lead), example.answer)
+            tokens += result_tokens(self.table, int(lead), answer)
             tokens += self.tokenizer.encode(after, add_special_tokens=False) if after else []
         else:
-            tokens = result_tokens(self.table, 0, example.answer)
+            tokens = result_tokens(self.table, 0, answer)
         prompt = self.prompt(example.prompt, system)
         return example, Conversation((*prompt, *tokens, self.end), len(prompt))
 
@@ -329,7 +331,13 @@ class NeuralLibTrainer(Trainer):
         self.language_model = model
         super().__init__(model=HeadsForTraining(model.computer, prompt_weight), **{"data_collator": collate, **kwargs})
 
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **_: Any) -> Any:
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
         outputs = model(**inputs)
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
 
@@ -408,7 +416,7 @@ def written_by_the_backbone(
     model: NeuralLibForCausalLM, writer: LessonWriter, recipe: Recipe
 ) -> list[tuple[Example, Conversation]]:
     """General requests with replies of the backbone, so that the gate learns to stay shut within a reply."""
-    generator = RequestGenerator(recipe.seed, split="train", programs=())
+    generator = RequestGenerator(recipe.seed, split="train")
     requests = [generator.general() for _ in range(recipe.replies)]
     prompts = [writer.prompt(request.prompt, None) for request in requests]
     replies = sampled_replies(model, prompts, recipe.reply_tokens, recipe.seed)
@@ -448,6 +456,30 @@ def explained(
     return lessons
 
 
+def _search_hash(writer: LessonWriter, pairs: Sequence[tuple[Example, Conversation]], labelled: Sequence[bool]) -> str:
+    """What the explanations of conversations depend on."""
+    library = writer.model.library
+    assert library is not None
+    told = [library.fingerprint, writer.recipe.budget, writer.recipe.most_explanations, list(labelled)]
+    return hashlib.sha256(json.dumps([*told, [c.digest for _, c in pairs]]).encode()).hexdigest()[:16]
+
+
+def restored(
+    writer: LessonWriter, example: Example, conversation: Conversation, stored: list[Any] | None
+) -> Lesson | None:
+    """A lesson whose explanations were searched for before."""
+    if stored is None:
+        return None
+    if example.answer is None:
+        return Lesson(example, conversation, 0, ())
+    explanations = [
+        Explanation(start, program, tuple(tuple((s, e) for s, e in argument) for argument in pieces), lead, length)
+        for start, program, pieces, lead, length in stored
+    ]
+    offset = writer.offset(example, writer.table.characters(conversation.tokens))
+    return Lesson(example, conversation, offset, tuple(explanations))
+
+
 _WORK: Callable[[Sequence[int]], list[Lesson | None]] | None = None
 """What the processes of :func:`explained` do: inherited by the fork, because a library and a model are not to be pickled."""
 
@@ -468,9 +500,20 @@ def prepare(
     left_out: dict[str, int] = {}
     pairs = conversations(writer, recipe, split, count)
     labelled = [split != "train" or random.Random(f"labelled:{recipe.seed}:{n}").random() < share for n in range(count)]
-    for (example, _), lesson in zip(
-        pairs, explained(writer, pairs, labelled, f"{split}: explaining answers"), strict=True
-    ):
+    remembered = directory.parent / f"explanations-{split}-{_search_hash(writer, pairs, labelled)}.json"
+    if remembered.exists():
+        found = [
+            restored(writer, *pair, stored)
+            for pair, stored in zip(pairs, json.loads(remembered.read_text()), strict=True)
+        ]
+    else:
+        found = explained(writer, pairs, labelled, f"{split}: explaining answers")
+        scratch = remembered.with_suffix(f".{os.getpid()}")
+        scratch.write_text(
+            json.dumps([None if one is None else [dataclasses.astuple(e) for e in one.explanations] for one in found])
+        )
+        os.replace(scratch, remembered)
+    for (example, _), lesson in zip(pairs, found, strict=True):
         if lesson is None:
             left_out[str(example.program)] = left_out.get(str(example.program), 0) + 1
         else:
