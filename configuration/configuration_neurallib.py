@@ -53,7 +53,7 @@ class NeuralLibConfig(LlamaConfig):
     reader_layers: int = 2
     max_arguments: int = 2
     call_threshold: float = 0.5
-    reader_switch_cost: float = 2.0
+    reader_switch_cost: float = 1.0
     estimator: str = "marginal"
     dense_machine: dict[str, Any] | None = None
     max_calls: int = 64

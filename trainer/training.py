@@ -344,13 +344,16 @@ class NeuralLibTrainer(Trainer):
 
 @torch.no_grad()
 def decided(computer: Computer, lessons: Lessons, batch_size: int = 32) -> dict[str, float]:
-    """Where the accuracy goes, on lessons: the share with the right choice (call or not, program), reading, and both.
+    """Where the accuracy goes, on lessons.
 
-    Reading is judged on lessons whose program is right: the copied texts must be those of the truth, up to spaces and commas.
+    Returns:
+        selected: share of requests with a call of the program that the generator had in mind; read: of those, the share whose
+        copied texts are those of the truth, up to spaces and commas; exact: share of requests whose call, whichever it is, has
+        the right result; quiet: share of general conversations without a call.
     """
     from ..modeling_neurallib.reader import argument_texts, decode_labelling
 
-    counts = {"requests": 0, "selected": 0, "read": 0, "general": 0, "quiet": 0}
+    counts = {"requests": 0, "selected": 0, "read": 0, "exact": 0, "general": 0, "quiet": 0}
     for start in range(0, len(lessons), batch_size):
         indices = range(start, min(start + batch_size, len(lessons)))
         batch = collate([lessons[i] for i in indices])["batch"]
@@ -371,12 +374,10 @@ def decided(computer: Computer, lessons: Lessons, batch_size: int = 32) -> dict[
             at = lesson.explanations[0].start
             choice = choices[row, at]
             program = int(choice[1:].argmax())
-            if (
-                float(choice[0].exp()) >= 1 - computer.config.call_threshold
-                or computer.programs[program] != lesson.example.program
-            ):
+            if float(choice[0].exp()) >= 1 - computer.config.call_threshold:
                 continue
-            counts["selected"] += 1
+            right = computer.programs[program] == lesson.example.program
+            counts["selected"] += right
             characters = lessons.table.characters(lesson.conversation.tokens[: at + 1])
             prefix = states[row : row + 1, : at + 1]
             encoded = computer.reader.encode(
@@ -388,12 +389,14 @@ def decided(computer: Computer, lessons: Lessons, batch_size: int = 32) -> dict[
             )[0, 0]  # fmt: skip
             labelling = decode_labelling(scores.numpy(), computer.arities[program], computer.config.reader_switch_cost)
             texts = argument_texts(labelling, characters.code_points, characters.boundary, computer.arities[program])
-            counts["read"] += [_folded(t) for t in texts] == [_folded(t) for t in lesson.example.arguments]
+            counts["read"] += right and [_folded(t) for t in texts] == [_folded(t) for t in lesson.example.arguments]
+            outcome, _ = computer.run(computer.programs[program], texts, computer.config.max_steps)
+            counts["exact"] += outcome is not None and outcome.text == lesson.example.answer
     requests, general = max(counts["requests"], 1), max(counts["general"], 1)
     return {
         "selected": counts["selected"] / requests,
         "read": counts["read"] / max(counts["selected"], 1),
-        "exact": counts["read"] / requests,
+        "exact": counts["exact"] / requests,
         "quiet": counts["quiet"] / general,
     }
 
