@@ -166,7 +166,7 @@ class Computer(nn.Module):
 
     def forget_cached(self) -> None:
         """After the buffers changed: what was derived from them is made anew."""
-        for name in ("table", "library", "programs", "arities"):
+        for name in ("table", "library", "programs", "arities", "_settled"):
             self.__dict__.pop(name, None)
 
     def keys(self) -> Tensor:
@@ -184,6 +184,20 @@ class Computer(nn.Module):
             dtype=torch.bool,
             device=self.offsets.device,
         )
+
+    def settled(self) -> tuple[Tensor, Tensor]:
+        """:meth:`keys` and :meth:`allowed` for inference, made again only when what they depend on has changed."""
+        parameters = (self.offsets, self.descriptions, self.selector.key.weight, self.selector.key.bias)
+        state = (
+            *((id(tensor), tensor._version) for tensor in parameters),
+            tuple(self.config.disabled_programs or ()),
+            self.config.max_arguments,
+        )
+        remembered = self.__dict__.get("_settled")
+        if remembered is None or remembered[0] != state:
+            remembered = (state, self.keys().detach(), self.allowed())
+            self.__dict__["_settled"] = remembered
+        return remembered[1], remembered[2]
 
     @property
     def idle(self) -> bool:
@@ -206,8 +220,8 @@ class Computer(nn.Module):
         causal = torch.ones(new, total, dtype=torch.bool, device=tokens.device).tril(total - new)
         visible = causal[None, None] & layer.mask[:, None, None, :]
         pooled = self.selector.pool(states, query, layer.key, layer.value, visible)
-        keys = self.keys()
-        choices = self.selector(pooled, keys, self.allowed())
+        keys, allowed = self.settled()
+        choices = self.selector(pooled, keys, allowed)
         opens = (choices[..., 0].exp() < 1 - self.config.call_threshold).tolist()
         ends = self.writer.end_scores(pooled)
         interventions = []
