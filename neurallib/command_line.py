@@ -598,8 +598,10 @@ def _working(what: str) -> Iterator[None]:
 
 def _quiet() -> None:
     """Leave stderr to us: no progress bars for what takes a second, no warnings about what we do on purpose."""
+    from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
 
+    hub_logging.set_verbosity_error()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
 
