@@ -50,6 +50,7 @@ class NeuralLibConfig(LlamaConfig):
     head_heads: int = 6
     head_dropout: float = 0.1
     key_width: int = 96
+    selector_hops: int = 2
     reader_layers: int = 2
     max_arguments: int = 2
     call_threshold: float = 0.5

@@ -72,8 +72,8 @@ class Row:
 class CallLayer(CacheLayerMixin):
     """An extra layer of ``past_key_values.layers`` with the state of the computer.
 
-    Tensors, S positions (padding included): ``states`` [B, S, width], ``key`` and ``value`` [B, heads, S, width/heads] of the
-    selector's attention, ``mask`` bool [B, S]. Rows: tokens and calls.
+    Tensors, S positions (padding included): ``states`` [B, S, width]; ``memory`` [B, S, ·], what the selector keeps of each;
+    ``mask`` bool [B, S], False for padding; ``weights`` [B, S], log-weight of each in attention. Rows: tokens and calls.
     """
 
     is_compileable = False
@@ -84,34 +84,48 @@ class CallLayer(CacheLayerMixin):
     def __init__(self) -> None:
         super().__init__()
         self.rows: list[Row] = []
-        self.states: Tensor | None = None
-        self.key: Tensor | None = None
-        self.value: Tensor | None = None
-        self.mask: Tensor | None = None
+        self.tensors: tuple[Tensor, ...] | None = None
 
     @property
     def length(self) -> int:
         """Positions held, S."""
-        return 0 if self.mask is None else self.mask.shape[1]
+        return 0 if self.tensors is None else self.tensors[0].shape[1]
 
-    def extend(self, states: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> None:
-        """Append T positions: states [B, T, width], key and value [B, heads, T, ·], mask bool [B, T]."""
-        if self.states is None or self.key is None or self.value is None or self.mask is None:
-            self.states, self.key, self.value, self.mask = states, key, value, mask
+    @property
+    def states(self) -> Tensor:
+        return self._held(0)
+
+    @property
+    def memory(self) -> Tensor:
+        return self._held(1)
+
+    @property
+    def mask(self) -> Tensor:
+        return self._held(2)
+
+    @property
+    def weights(self) -> Tensor:
+        return self._held(3)
+
+    def _held(self, number: int) -> Tensor:
+        if self.tensors is None:
+            raise RuntimeError("the call layer is empty: nothing has been read yet")
+        return self.tensors[number]
+
+    def extend(self, states: Tensor, memory: Tensor, mask: Tensor, weights: Tensor) -> None:
+        """Append T positions: states [B, T, width], memory [B, T, ·], mask bool [B, T], weights [B, T]."""
+        new = (states, memory, mask, weights)
+        if self.tensors is None:
+            self.tensors = new
             self.rows = [Row() for _ in range(mask.shape[0])]
-            return
-        self.states = torch.cat([self.states, states], dim=1)
-        self.key = torch.cat([self.key, key], dim=2)
-        self.value = torch.cat([self.value, value], dim=2)
-        self.mask = torch.cat([self.mask, mask], dim=1)
+        else:
+            self.tensors = tuple(torch.cat([held, more], dim=1) for held, more in zip(self.tensors, new, strict=True))
 
     def _select(self, indices: Tensor) -> None:
-        if self.states is None or self.key is None or self.value is None or self.mask is None:
+        if self.tensors is None:
             return
         self.rows = [self.rows[index].copy() for index in indices.tolist()]
-        indices = indices.to(self.states.device)
-        self.states, self.key = self.states.index_select(0, indices), self.key.index_select(0, indices)
-        self.value, self.mask = self.value.index_select(0, indices), self.mask.index_select(0, indices)
+        self.tensors = tuple(held.index_select(0, indices.to(held.device)) for held in self.tensors)
 
     # What generation asks of a cache layer.
 
@@ -131,15 +145,14 @@ class CallLayer(CacheLayerMixin):
             raise ValueError(
                 f"crop takes the number of tokens to remove as a negative integer, found {tokens_to_remove}"
             )
-        if remove == 0 or self.states is None or self.key is None or self.value is None or self.mask is None:
+        if remove == 0 or self.tensors is None:
             return
         for row, real in zip(self.rows, self.mask[:, -remove:].sum(1).tolist(), strict=True):
             row.drop(int(real))
-        self.states, self.mask = self.states[:, :-remove], self.mask[:, :-remove]
-        self.key, self.value = self.key[:, :, :-remove], self.value[:, :, :-remove]
+        self.tensors = tuple(held[:, :-remove] for held in self.tensors)
 
     def reset(self) -> None:
-        self.rows, self.states, self.key, self.value, self.mask = [], None, None, None, None
+        self.rows, self.tensors = [], None
 
     def activate_past_recording(self) -> None:
         """Nothing to switch on: every position can be taken back."""

@@ -188,3 +188,21 @@ class CharacterTable:
     def digit_first(self) -> np.ndarray:
         """bool [vocabulary]: tokens that begin with a decimal digit."""
         return np.array([self.bytes_of(token)[:1].isdigit() for token in range(len(self))], dtype=bool)
+
+    @cached_property
+    def digit_last(self) -> np.ndarray:
+        """bool [vocabulary]: tokens that end with a decimal digit."""
+        return np.array([self.bytes_of(token)[-1:].isdigit() for token in range(len(self))], dtype=bool)
+
+    def goes_on(self, tokens: np.ndarray, before: np.ndarray) -> np.ndarray:
+        """Which tokens go on with the digits of the token before them.
+
+        Args:
+            tokens: int64 [B, T], −1 for padding. before: int64 [B], the token before the first of each row, −1 for none.
+        Returns:
+            bool [B, T].
+        """
+        previous = np.concatenate([before[:, None], tokens[:, :-1]], axis=1)
+        here, there = tokens.clip(min=0), previous.clip(min=0)
+        result: np.ndarray = self.digit_first[here] & self.digit_last[there] & (tokens >= 0) & (previous >= 0)
+        return result

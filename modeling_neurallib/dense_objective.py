@@ -79,11 +79,14 @@ class DenseObjective:
         self.computer, self.config, self.library = computer, machine, library
         self.longest = longest
 
-    def log_likelihood(self, states: Tensor, characters: Characters, start: int, answer: str, base: Tensor) -> Tensor:
+    def log_likelihood(
+        self, states: Tensor, weights: Tensor, characters: Characters, start: int, answer: str, base: Tensor
+    ) -> Tensor:
         """log [ p(no call) p_base + Σ_program p(program) p(answer | program, soft copy of its arguments) ], a scalar.
 
         Args:
-            states: [L, width], the heads' states of one sequence. characters: of its tokens 0…start.
+            states: [L, width], the heads' states of one sequence. weights: [L], their log-weights in attention.
+            characters: of its tokens 0…start.
             start: column of the last prompt token. base: the backbone's log-probability of the reply, a scalar.
         """
         computer, config = self.computer, self.config
@@ -92,12 +95,11 @@ class DenseObjective:
                 f"the answer {answer!r} has characters beyond the dense machine's V = {config.values}"
             )
         prefix = states[None, : start + 1]
-        query, key, value = computer.selector.split(prefix)
-        visible = torch.ones(1, 1, 1, start + 1, dtype=torch.bool, device=states.device)
-        pooled = computer.selector.pool(prefix[:, -1:], query[:, :, -1:], key, value, visible)[0, 0]
+        weights = weights[None, : start + 1]
+        pooled = computer.selector.pool(prefix[:, -1:], computer.selector.remember(prefix), weights[:, None])[0, 0]
         keys = computer.keys()
         choices = computer.selector(pooled, keys, computer.allowed())
-        encoded = computer.reader.encode(prefix, torch.ones_like(prefix[..., 0], dtype=torch.bool), pooled[None])
+        encoded = computer.reader.encode(prefix, weights, pooled[None])
         count = len(characters.code_points)
         code_points = torch.from_numpy(characters.code_points).to(states.device)
         tokens = torch.from_numpy(characters.tokens).to(states.device)

@@ -46,7 +46,7 @@ from .machine.operations import FIELDS
 from .machine.state import MachineError, RunResult
 from .objective import MarginalObjective
 from .reader import Reader, argument_texts, decode_labelling
-from .selector import Selector, StateProjection
+from .selector import UNSEEN, Selector, StateProjection, causal
 from .writer import END, Writer, forbidden_after, result_tokens
 
 FLOOR = -1.0e4
@@ -119,9 +119,21 @@ class Computer(nn.Module):
         described = config.hidden_size * layers
         programs, instructions = library_shape(config.library)
         self.projection = StateProjection(config.hidden_size, layers, config.head_width, config.head_dropout)
-        self.selector = Selector(config.head_width, config.head_heads, config.key_width, described)
+        self.selector = Selector(
+            config.head_width,
+            config.head_heads,
+            config.selector_hops,
+            config.key_width,
+            described,
+            config.head_dropout,
+        )
         self.reader = Reader(
-            config.head_width, config.head_heads, config.reader_layers, config.key_width, config.max_arguments
+            config.head_width,
+            config.head_heads,
+            config.reader_layers,
+            config.key_width,
+            config.max_arguments,
+            config.head_dropout,
         )
         self.writer = Writer(config.head_width)
         self.offsets = nn.Parameter(torch.zeros(programs, config.key_width))
@@ -213,13 +225,9 @@ class Computer(nn.Module):
             features: [B, T, ·] of these positions.
         """
         states = self.projection(features)
-        query, key, value = self.selector.split(states)
-        layer.extend(states, key, value, mask)
-        assert layer.key is not None and layer.value is not None and layer.mask is not None
+        layer.extend(states, self.selector.remember(states), mask, self.weights(tokens, mask, layer.rows))
         new, total = tokens.shape[1], layer.length
-        causal = torch.ones(new, total, dtype=torch.bool, device=tokens.device).tril(total - new)
-        visible = causal[None, None] & layer.mask[:, None, None, :]
-        pooled = self.selector.pool(states, query, layer.key, layer.value, visible)
+        pooled = self.selector.pool(states, layer.memory, causal(layer.weights, new))
         keys, allowed = self.settled()
         choices = self.selector(pooled, keys, allowed)
         opens = (choices[..., 0].exp() < 1 - self.config.call_threshold).tolist()
@@ -244,6 +252,17 @@ class Computer(nn.Module):
                     if found is not None:
                         interventions.append(Intervention(number, column, *found))
         return interventions
+
+    def weights(self, tokens: Tensor, mask: Tensor, rows: Sequence[Row] = ()) -> Tensor:
+        """Log-weights [B, T] of tokens in attention: ``UNSEEN`` for padding and for what goes on with a number.
+
+        Args:
+            tokens: int64 [B, T]. mask: bool [B, T], False for padding. rows: the tokens before them, if there are any.
+        """
+        ids = torch.where(mask, tokens, -1).cpu().numpy()
+        before = np.array([row.tokens[-1] if row.tokens else -1 for row in rows] or [-1] * len(ids))
+        seen = mask & ~torch.from_numpy(self.table.goes_on(ids, before)).to(mask.device)
+        return torch.where(seen, 0.0, UNSEEN).to(self.offsets.dtype)
 
     def write(self, row: Row, call: Call, written: int, ends: Tensor) -> tuple[int | None, np.ndarray | None] | None:
         """The next token of a result, its end, or the tokens forbidden after it; None where the backbone is free."""
@@ -274,9 +293,9 @@ class Computer(nn.Module):
         chosen = int(choices[1:].argmax())
         program = self.library.programs[self.programs[chosen]]
         characters = self.table.characters(row.tokens)
-        assert layer.states is not None and layer.mask is not None
-        prefix = layer.states[number, : position + 1][layer.mask[number, : position + 1]].unsqueeze(0)
-        encoded = self.reader.encode(prefix, torch.ones_like(prefix[..., 0], dtype=torch.bool), pooled.unsqueeze(0))
+        real = layer.mask[number, : position + 1]
+        prefix, weights = (held[number, : position + 1][real].unsqueeze(0) for held in (layer.states, layer.weights))
+        encoded = self.reader.encode(prefix, weights, pooled.unsqueeze(0))
         scores = self.reader(
             encoded,
             torch.from_numpy(characters.code_points).to(prefix.device).unsqueeze(0),
@@ -656,6 +675,7 @@ class NeuralLibForCausalLM(LlamaForCausalLM):
             return MarginalObjective(computer).log_likelihoods(features, tokens, mask, labels, logits)
         objective = DenseObjective(computer, MachineConfig(**(self.config.dense_machine or {})))
         states = computer.projection(features)
+        weights = computer.weights(tokens, mask)
         scores = logits.log_softmax(-1)
         likelihoods = []
         for row in range(len(tokens)):
@@ -665,7 +685,7 @@ class NeuralLibForCausalLM(LlamaForCausalLM):
             answer = computer.table.characters(ids[start + 1 : int(reply[-1]) + 1]).text()
             base = scores[row, reply - 1, tokens[row, reply]].sum()
             characters = computer.table.characters(ids[: start + 1])
-            likelihoods.append(objective.log_likelihood(states[row], characters, start, answer, base))
+            likelihoods.append(objective.log_likelihood(states[row], weights[row], characters, start, answer, base))
         return torch.stack(likelihoods)
 
     @staticmethod

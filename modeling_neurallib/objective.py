@@ -3,15 +3,17 @@
 A reply is explained either by the backbone alone or by a call: at some position t of the reply the gate opens, a program and
 a labelling of the prefix's characters are chosen, and the program's result stands at t in the reply. With A the answer,
 
-    log p(A) = log [ p(no call anywhere) · p_base(A)  +  Σ_x p(no call before t_x) · p_base(A before t_x)
-                     · p(program_x | t_x) · Π_characters p(role_x) · p(lead_x) · p(end_x) · p(rest) ]
+    p(A from t) = p(no call from t on) · p_base(A from t)  +  Σ_x p(no call from t to t_x) · p_base(A from t to t_x)
+                  · p(program_x | t_x) · Π_characters p(role_x) · p(lead_x) · p(end_x) · p(A after x)
 
-``exact`` runs the candidates x, so the sum differentiates the *choices*; no gradient crosses the machine. Candidates come
+where x runs over the calls that open at t_x ≥ t: the sum over all ways to cut a reply into the backbone's words and results
+of calls, so that a reply may hold several. ``exact`` runs the candidates x, so the sum differentiates the *choices*; no gradient crosses the machine. Candidates come
 from a search of the prompt within a budget. The search exists only in training: at inference the reader alone decides.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, permutations
@@ -22,6 +24,8 @@ import torch
 from torch import Tensor
 
 from .characters import Characters
+from .reader import copied
+from .selector import UNSEEN, causal
 from .writer import END, GO_ON, LEADS, result_tokens
 
 if TYPE_CHECKING:
@@ -86,6 +90,32 @@ def word_edges(text: str) -> tuple[list[int], list[int]]:
     return starts, ends
 
 
+_RESULTS = re.compile(r"-?\d+(?: -?\d+)+|[^\n]+")
+"""Runs of numbers, and lines."""
+
+
+def result_spans(text: str, most: int = 12) -> list[Piece]:
+    """Parts of a reply that may be a result: lines, their parts between commas, "and" and colons, quotations, numbers, last words.
+
+    Args:
+        most: how many at most; what comes first in the reply has precedence.
+    """
+    spans: set[Piece] = set()
+    for match in _RESULTS.finditer(text):
+        spans.add(match.span())
+    for line in re.finditer(r"[^\n]+", text):
+        at = line.start()
+        for part in re.split(r"((?:, (?:and )?| and |; |: |^\d+[.)] | is | = |\.(?= |$)))", line[0]):
+            spans.add((at, at + len(part)))
+            at += len(part)
+        for word in re.finditer(r"(\S+?)[.!]?$", line[0]):
+            spans.add((line.start() + word.start(1), line.start() + word.end(1)))
+    for quoted in re.finditer(r"[\"'“*`](.+?)[\"'”*`]", text):
+        spans.add(quoted.span(1))
+    spans.update(number_pieces(text))
+    return sorted(span for span in spans if text[slice(*span)].strip() == text[slice(*span)] != "")[:most]
+
+
 Labelling = tuple[tuple[Piece, ...], ...]
 """For each argument the pieces that it copies."""
 
@@ -124,7 +154,7 @@ def proposals(text: str, arity: int, longest: int = 120) -> list[list[Labelling]
 
 def pieces_text(text: str, pieces: Iterable[Piece]) -> str:
     """What a reader that labelled these pieces would copy."""
-    return " ".join(text[start:end].strip() for start, end in pieces)
+    return copied(text[start:end] for start, end in pieces)
 
 
 def search(
@@ -185,14 +215,17 @@ class CallBatch:
     """Sequences as the heads see them.
 
     Attributes:
-        features: [B, L, ·]. mask: bool [B, L]. characters: per row, owners counted in columns.
+        features: [B, L, ·]. weights: [B, L], log-weight of each token in attention, ``UNSEEN`` for padding and for tokens that
+            go on with a number. prompt: bool [B, L], tokens at which no call may open.
+        characters: per row, owners counted in columns.
         decisions: bool [B, L], positions of the reply at which a call may open (the last prompt token included).
         base: [B, L], log-probability that the backbone gives the token after each position (0 where it is not of the reply).
         explanations: per row. ends: per row, the column at which the reply's last token stands if it closes the turn, else −1.
     """
 
     features: Tensor
-    mask: Tensor
+    weights: Tensor
+    prompt: Tensor
     characters: list[Characters]
     decisions: Tensor
     base: Tensor
@@ -213,38 +246,75 @@ class MarginalObjective:
         self.budget = budget
 
     def score(self, batch: CallBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """[B] log-likelihoods of the replies, and per-row parts: log p(no call) on the prompt, the best call's posterior."""
+        """[B] log-likelihoods of the replies, and per-row parts: the mean log p(no call) on the prompt, log p without any call."""
         computer = self.computer
         states = computer.projection(batch.features)
-        query, key, value = computer.selector.split(states)
-        length = states.shape[1]
-        causal = torch.ones(length, length, dtype=torch.bool, device=states.device).tril()
-        pooled = computer.selector.pool(states, query, key, value, causal[None, None] & batch.mask[:, None, None, :])
+        memory = computer.selector.remember(states)
+        pooled = computer.selector.pool(states, memory, causal(batch.weights, states.shape[1]))
         keys = computer.keys()
         choices = computer.selector(pooled, keys, computer.allowed())
         no_call = choices[..., 0]
         decided = torch.where(batch.decisions, no_call, torch.zeros_like(no_call))
         # before[b, t]: no call at any decision before t, and the backbone wrote the reply up to and with token t.
-        before = (decided + batch.base).cumsum(1) - decided - batch.base
-        alone = (decided + batch.base).sum(1)
-        terms: list[list[Tensor]] = [[alone[row]] for row in range(len(batch.explanations))]
+        steps = decided + batch.base
+        before = torch.nn.functional.pad(steps.cumsum(1), (1, 0))
+        alone = before[:, -1]
+        likelihoods = alone
         if any(batch.explanations):
-            labellings, rows = self._labellings(batch, states, pooled, keys)
-            leads, ends = computer.writer.lead_scores(pooled), computer.writer.end_scores(pooled)
-            for (row, explanation), labelling in zip(rows, labellings.unbind(), strict=True):
-                start, last = explanation.start, explanation.start + explanation.length
-                term = before[row, start] + choices[row, start, 1 + explanation.program] + labelling
-                term = term + leads[row, start, explanation.lead]
-                if batch.ends[row] == last + 1:
-                    term = term + ends[row, last, END]
-                elif last + 1 < length and bool(batch.decisions[row, last]):
-                    # The choices and the backbone's tokens after the result; the gate rests at its last token.
-                    term = term + ends[row, last, GO_ON] + alone[row] - before[row, last] - decided[row, last]
-                terms[row].append(term)
-        likelihoods = torch.stack([torch.stack(row).logsumexp(0) for row in terms])
-        prompt = batch.mask & ~batch.decisions
-        quiet = torch.where(prompt, no_call, torch.zeros_like(no_call)).sum(1) / prompt.sum(1).clamp(min=1)
+            labellings, flat = self._labellings(batch, states, pooled, keys)
+            likelihoods = self._sum_over_calls(batch, choices, pooled, before, labellings, flat)
+        quiet = torch.where(batch.prompt, no_call, torch.zeros_like(no_call)).sum(1) / batch.prompt.sum(1).clamp(min=1)
         return likelihoods, {"prompt_no_call": quiet, "alone": alone}
+
+    def _sum_over_calls(
+        self,
+        batch: CallBatch,
+        choices: Tensor,
+        pooled: Tensor,
+        before: Tensor,
+        labellings: Tensor,
+        flat: list[tuple[int, Explanation]],
+    ) -> Tensor:
+        """[B] log-likelihoods: the sum over sequences of calls that do not overlap, by as many rounds as calls can follow.
+
+        Args:
+            choices: [B, L, 1 + programs]. before: [B, L + 1], see :meth:`score`. labellings: [X] of the calls ``flat``.
+        """
+        device, length = choices.device, choices.shape[1]
+        leads, ends = self.computer.writer.lead_scores(pooled), self.computer.writer.end_scores(pooled)
+        row = torch.tensor([r for r, _ in flat], device=device)
+        start = torch.tensor([x.start for _, x in flat], device=device)
+        last = start + torch.tensor([x.length for _, x in flat], device=device)
+        program = torch.tensor([x.program for _, x in flat], device=device)
+        lead = torch.tensor([x.lead for _, x in flat], device=device)
+        call = choices[row, start, 1 + program] + labellings + leads[row, start, lead]
+        closing = torch.tensor(batch.ends, device=device)[row] == last + 1
+        inside = last.clamp(max=length - 1)
+        # The gate rests at the last token of a result, where the end is chosen; a result at the edge of the text ends nothing.
+        going = (last + 1 < length) & batch.decisions[row, inside] & ~closing
+        zero = torch.zeros_like(call)
+        call = call + torch.where(closing, ends[row, inside, END], zero)
+        call = call + torch.where(going, ends[row, inside, GO_ON] + batch.base[row, inside], zero)
+        # Calls that may come after each: of the same row, not before its end. [X, X], few.
+        after = (row[:, None] == row[None]) & (start[None] > last[:, None]) & going[:, None]
+        total = before[:, -1]
+        resting = before[row, (last + 1).clamp(max=length)]
+        silent = torch.where(going, total[row] - resting, zero)
+        value = call + silent
+        followed = after.any(1)
+        for _ in range(int(followed.sum()) and max(len(found) for found in batch.explanations)):
+            chosen = followed.nonzero().flatten()
+            reached = (before[row, start] + value)[None] - resting[chosen, None]
+            continued = torch.where(after[chosen], reached, UNSEEN).logsumexp(1)
+            renewed = value.index_copy(0, chosen, call[chosen] + torch.logaddexp(silent[chosen], continued))
+            if torch.equal(renewed, value):
+                break
+            value = renewed
+        width = max(len(found) for found in batch.explanations)
+        terms = torch.full((len(batch.explanations), 1 + width), UNSEEN, dtype=value.dtype, device=device)
+        column = torch.tensor([i for found in batch.explanations for i in range(1, 1 + len(found))], device=device)
+        terms = terms.index_put((row, column), before[row, start] + value)
+        return torch.cat([total[:, None], terms[:, 1:]], dim=1).logsumexp(1)
 
     def _labellings(
         self, batch: CallBatch, states: Tensor, pooled: Tensor, keys: Tensor
@@ -256,8 +326,9 @@ class MarginalObjective:
         device = states.device
         rows = torch.tensor([row for row, _ in places], device=device)
         starts = torch.tensor([start for _, start in places], device=device)
-        prefix = batch.mask[rows] & (torch.arange(states.shape[1], device=device)[None] <= starts[:, None])
-        encoded = self.computer.reader.encode(states[rows], prefix, pooled[rows, starts])
+        later = torch.arange(states.shape[1], device=device)[None] > starts[:, None]
+        weights = batch.weights[rows].masked_fill(later, UNSEEN)
+        encoded = self.computer.reader.encode(states[rows], weights, pooled[rows, starts])
         counts = [int(np.searchsorted(batch.characters[row].tokens, start, side="right")) for row, start in places]
         widest = max(counts, default=0)
         code_points = np.zeros((len(places), widest), dtype=np.int64)
@@ -325,48 +396,45 @@ class MarginalObjective:
             return []
         first = decisions[0]
         count = int(np.searchsorted(characters.tokens, first, side="right"))
-        stretches = self._stretches(characters, count)
         reply = list(tokens[first + 1 :])
         found: list[Explanation] = []
-        for wanted, start, lead, length in self._results(reply, first, characters, count):
-            for offset, text in stretches:
-                for program, pieces in search(
-                    library, self.programs(), text, wanted, self.budget, self.computer.machine
-                ):
-                    shifted = tuple(tuple((s + offset, e + offset) for s, e in argument) for argument in pieces)
-                    found.append(Explanation(start, program, shifted, lead, length))
+        for whole in (True, False):
+            for wanted, start, lead, length in self._results(reply, first, whole):
+                for offset, text in self._stretches(characters, count):
+                    calls = search(library, self.programs(), text, wanted, self.budget, self.computer.machine)
+                    for program, pieces in calls:
+                        shifted = tuple(tuple((s + offset, e + offset) for s, e in argument) for argument in pieces)
+                        found.append(Explanation(start, program, shifted, lead, length))
+                    if calls:
+                        break
             if found:
                 break
         return found
 
     def _stretches(self, characters: Characters, count: int) -> list[tuple[int, str]]:
-        """(offset, text) of the stretches between special tokens in the prompt, the last that is more than one word first."""
+        """(offset, text) of what is searched: the last message, then that and the two before it (a result may be used again)."""
         edges = [*np.flatnonzero(characters.boundary[:count]).tolist(), count]
-        stretches = [(a, characters.text(a, b)) for a, b in pairwise(edges)]
-        return [stretch for stretch in reversed(stretches) if len(stretch[1].split()) > 1 or stretch is stretches[0]][
-            :1
-        ]
+        stretches = [(a, b) for a, b in pairwise(edges) if len(characters.text(a, b).split()) > 1]
+        stretches = stretches or list(pairwise(edges))[-1:]
+        spans = stretches[-1:]
+        if len(stretches) > 2:
+            spans.append((stretches[-3][0], stretches[-1][1]))
+        return [(a, characters.text(a, b)) for a, b in spans]
 
-    def _results(
-        self, reply: Sequence[int], first: int, characters: Characters, count: int
-    ) -> Iterator[tuple[str, int, int, int]]:
-        """(text, start, lead, tokens) of stretches of the reply that could be a result: all of it, then its numbers and words."""
+    def _results(self, reply: Sequence[int], first: int, whole: bool) -> Iterator[tuple[str, int, int, int]]:
+        """(text, start, lead, tokens) of what in a reply could be a result: all of it, or parts of it."""
         table = self.computer.table
-        whole = table.characters(reply)
-        text = whole.text()
-        spans = [(0, len(text)), *number_pieces(text)]
-        seen = set()
+        characters = table.characters(reply)
+        text = characters.text()
+        spans = [(0, len(text))] if whole else result_spans(text)
         for start, end in spans:
             wanted = text[start:end]
-            if not wanted or (start, end) in seen:
-                continue
-            seen.add((start, end))
             for lead, before in enumerate(LEADS):
                 begin = start - len(before)
-                if begin < 0 or not text.startswith(before, begin):
+                if begin < 0 or not wanted or not text.startswith(before, begin):
                     continue
                 written = result_tokens(table, lead, wanted)
-                at = int(whole.tokens[begin])
+                at = int(characters.tokens[begin])
                 if list(reply[at : at + len(written)]) == written:
                     yield wanted, first + at, lead, len(written)
 
@@ -382,14 +450,15 @@ class MarginalObjective:
         decisions = after != -100
         base = scores.gather(-1, after.clamp(min=0).unsqueeze(-1)).squeeze(-1)
         base = torch.where(decisions, base, torch.zeros_like(base))
+        weights = self.computer.weights(tokens, mask)
         characters, explanations, ends = [], [], []
         for row in range(tokens.shape[0]):
-            ids = [token if real else -1 for token, real in zip(tokens[row].tolist(), mask[row].tolist(), strict=True)]
+            ids = torch.where(mask[row], tokens[row], -1).tolist()
             columns = decisions[row].nonzero().flatten().tolist()
             characters.append(self.computer.table.characters(ids))
             end = columns[-1] + 1 if columns else -1
             ends.append(end if columns and ids[end] == self.computer.config.end_of_turn_token_id else -1)
             explanations.append(self.explain(ids[: end + 1], columns, characters[-1]))
-        batch = CallBatch(features, mask, characters, decisions, base, explanations, ends)
+        batch = CallBatch(features, weights, mask & ~decisions, characters, decisions, base, explanations, ends)
         likelihoods, _ = self.score(batch)
         return likelihoods

@@ -3,14 +3,22 @@
 A labelling gives each character a role: 0 "none", 1 the first argument, 2 the second, …. The score of a role is that of the
 character's token plus a trim inside the token, because many requests have a token that straddles an argument's edge
 (",-" in ``max(12,-7)``). Characters are independent given the prefix, so a labelling's probability is a product.
+
+The tokens of one number count as one: a token that goes on with the digits of the one before speaks with the voice of the
+number's first. So a number of forty digits is read as one of four is, in a vocabulary of single digits and in one of threes.
 """
 
 from __future__ import annotations
+
+import re
+from collections.abc import Iterable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from .selector import UNSEEN
 
 CHARACTER_CLASSES = 192
 """ASCII characters have a class each, the others share 64."""
@@ -24,9 +32,10 @@ def character_classes(code_points: Tensor) -> Tensor:
 class ReaderLayer(nn.Module):
     """Neighbourhood (convolution over 5 tokens), whole prefix (attention), then a mix of channels; all residual."""
 
-    def __init__(self, width: int, heads: int):
+    def __init__(self, width: int, heads: int, dropout: float):
         super().__init__()
         self.heads = heads
+        self.dropout = nn.Dropout(dropout)
         self.near_norm = nn.LayerNorm(width)
         self.near = nn.Conv1d(width, width, kernel_size=5, padding=2)
         self.far_norm = nn.LayerNorm(width)
@@ -35,17 +44,17 @@ class ReaderLayer(nn.Module):
         self.mix_norm = nn.LayerNorm(width)
         self.mix = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
 
-    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        """states [B, L, width], mask bool [B, L] (True: a token of the prefix) → [B, L, width]."""
-        inside = mask.unsqueeze(-1)
+    def forward(self, states: Tensor, weights: Tensor) -> Tensor:
+        """states [B, U, width], log-weights [B, U] (``UNSEEN``: not of the prefix) → [B, U, width]."""
+        inside = (weights > UNSEEN).unsqueeze(-1)
         near = self.near((self.near_norm(states) * inside).transpose(1, 2)).transpose(1, 2)
-        states = states + functional.gelu(near)
+        states = states + self.dropout(functional.gelu(near))
         query, key, value = self.attend(self.far_norm(states)).view(*states.shape[:2], 3, self.heads, -1).unbind(2)
         far = functional.scaled_dot_product_attention(
-            query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), attn_mask=mask[:, None, None, :]
+            query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), attn_mask=weights[:, None, None, :]
         )
-        states = states + self.merge(far.transpose(1, 2).flatten(2))
-        result: Tensor = states + self.mix(self.mix_norm(states))
+        states = states + self.dropout(self.merge(far.transpose(1, 2).flatten(2)))
+        result: Tensor = states + self.dropout(self.mix(self.mix_norm(states)))
         return result
 
 
@@ -56,36 +65,49 @@ class Reader(nn.Module):
     asks for its arguments with role vectors made from its key.
     """
 
-    def __init__(self, width: int, heads: int, layers: int, key_width: int, max_arguments: int):
+    def __init__(self, width: int, heads: int, layers: int, key_width: int, max_arguments: int, dropout: float = 0.0):
         super().__init__()
         self.max_arguments = max_arguments
         self.character_width = width // 4
         self.position = nn.Linear(width, width)
-        self.layers = nn.ModuleList(ReaderLayer(width, heads) for _ in range(layers))
+        self.layers = nn.ModuleList(ReaderLayer(width, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.character = nn.Embedding(CHARACTER_CLASSES, 3 * self.character_width)
         self.inside = nn.Linear(width, self.character_width)
         self.trim = nn.Linear(self.character_width, self.character_width)
         self.roles = nn.Linear(key_width, max_arguments * (width + self.character_width + 1))
 
-    def encode(self, states: Tensor, mask: Tensor, pooled: Tensor) -> Tensor:
-        """Tokens in context: states [B, L, width], mask [B, L], pooled [B, width] of the call's position → [B, L, width]."""
-        encoded = states + self.position(pooled).unsqueeze(1)
-        for layer in self.layers:
-            encoded = layer(encoded, mask)
-        result: Tensor = self.norm(encoded)
-        return result
+    def encode(self, states: Tensor, weights: Tensor, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """The prefix in context.
 
-    def forward(self, encoded: Tensor, code_points: Tensor, tokens: Tensor, keys: Tensor) -> Tensor:
+        Args:
+            states: [B, L, width]. weights: [B, L], log-weight of each token: ``UNSEEN`` for padding, for what comes after the
+                call's position, and for tokens that go on with a number. pooled: [B, width] of the call's position.
+        Returns:
+            encoded units [B, U, width]; the unit that each token belongs to, int64 [B, L].
+        """
+        seen = weights > UNSEEN
+        units = (seen.cumsum(1) - 1).clamp(min=0)
+        count = int(seen.sum(1).max()) if seen.numel() else 0
+        leaders = seen.sort(dim=1, descending=True, stable=True).indices[:, :count]
+        encoded = states.gather(1, leaders.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
+        encoded = encoded + self.position(pooled).unsqueeze(1)
+        weights = weights.gather(1, leaders)
+        for layer in self.layers:
+            encoded = layer(encoded, weights)
+        return self.norm(encoded), units
+
+    def forward(self, encoded: tuple[Tensor, Tensor], code_points: Tensor, tokens: Tensor, keys: Tensor) -> Tensor:
         """Log-probabilities of roles.
 
         Args:
-            encoded: [B, L, width]. code_points, tokens: int64 [B, C], the characters and their tokens (any value where there
-                is none). keys: [B, A, key_width], the programs asked for each prefix.
+            encoded: what :meth:`encode` gave. code_points, tokens: int64 [B, C], the characters and their tokens (any value
+                where there is none). keys: [B, A, key_width], the programs asked for each prefix.
         Returns:
             [B, A, C, 1 + max_arguments].
         """
-        of_token = encoded.gather(1, tokens.unsqueeze(-1).expand(-1, -1, encoded.shape[-1]))
+        context, units = encoded
+        of_token = context.gather(1, units.gather(1, tokens).unsqueeze(-1).expand(-1, -1, context.shape[-1]))
         here, before, after = self.character(character_classes(code_points)).chunk(3, dim=-1)
         neighbours = functional.pad(before, (0, 0, 1, 0))[:, :-1] + functional.pad(after, (0, 0, 0, 1))[:, 1:]
         trim = functional.gelu(self.trim(functional.gelu(here + neighbours + self.inside(of_token))))
@@ -123,6 +145,14 @@ def decode_labelling(log_probabilities: np.ndarray, arguments: int, switch_cost:
     return labelling
 
 
+_MINUS = re.compile("−(?=[0-9])")
+
+
+def copied(pieces: Iterable[str]) -> str:
+    """The text of an argument: its pieces without outer spaces, joined by one; the minus sign before a digit becomes a hyphen."""
+    return _MINUS.sub("-", " ".join(stripped for stripped in map(str.strip, pieces) if stripped))
+
+
 def argument_texts(labelling: np.ndarray, code_points: np.ndarray, boundary: np.ndarray, arguments: int) -> list[str]:
     """The texts that a labelling copies: pieces of one role, joined by one space where there is a gap; outer spaces trimmed."""
     texts = []
@@ -138,5 +168,5 @@ def argument_texts(labelling: np.ndarray, code_points: np.ndarray, boundary: np.
             previous = int(position)
         if piece:
             pieces.append("".join(piece))
-        texts.append(" ".join(stripped for stripped in (p.strip() for p in pieces) if stripped))
+        texts.append(copied(pieces))
     return texts

@@ -6,6 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+UNSEEN = -1.0e9
+"""Log-weight of a token that attention does not see: finite, so that a row that sees nothing makes no NaN."""
+
 
 class StateProjection(nn.Module):
     """Hidden states of a few layers → the residual stream that selector and reader share.
@@ -33,20 +36,42 @@ class StateProjection(nn.Module):
         return states
 
 
-class Selector(nn.Module):
-    """Pools the request with one layer of causal attention and compares the result with the program keys.
+class Hop(nn.Module):
+    """One look of a position at its prefix, and a mix of what it found; residual."""
 
-    A key is the projected description of a program (its name and docstring through the backbone) plus an offset that
-    tuning may add; so a library loaded today has keys at once.
-    """
-
-    def __init__(self, width: int, heads: int, key_width: int, description_width: int):
+    def __init__(self, width: int, heads: int, dropout: float):
         super().__init__()
         self.heads = heads
-        self.attend = nn.Linear(width, 3 * width)
+        self.query_norm = nn.LayerNorm(width)
+        self.query = nn.Linear(width, width)
         self.merge = nn.Linear(width, width)
-        self.norm = nn.LayerNorm(width)
+        self.mix_norm = nn.LayerNorm(width)
         self.mix = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, states: Tensor, key: Tensor, value: Tensor, weights: Tensor) -> Tensor:
+        """states [B, T, width], key and value [B, S, width], log-weights [B, T, S] (or [B, 1, S]) → [B, T, width]."""
+        query = self.query(self.query_norm(states))
+        query, key, value = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (query, key, value))
+        found = functional.scaled_dot_product_attention(query, key, value, attn_mask=weights.unsqueeze(1))
+        states = states + self.dropout(self.merge(found.transpose(1, 2).flatten(2)))
+        result: Tensor = states + self.dropout(self.mix(self.mix_norm(states)))
+        return result
+
+
+class Selector(nn.Module):
+    """Pools the request in a few hops of attention and compares the result with the program keys.
+
+    A key is the projected description of a program (its name and docstring through the backbone) plus an offset that
+    tuning may add; so a library loaded today has keys at once. What a position says of itself to later ones
+    (:meth:`remember`) depends on its own state alone, so that a cache keeps it as it is.
+    """
+
+    def __init__(self, width: int, heads: int, hops: int, key_width: int, description_width: int, dropout: float = 0.0):
+        super().__init__()
+        self.memory = nn.Linear(width, 2 * hops * width)
+        self.hops = nn.ModuleList(Hop(width, heads, dropout) for _ in range(hops))
+        self.norm = nn.LayerNorm(width)
         self.query = nn.Linear(width, key_width)
         self.key = nn.Linear(description_width, key_width)
         self.key_norm = nn.LayerNorm(key_width, elementwise_affine=False)
@@ -57,23 +82,22 @@ class Selector(nn.Module):
         keys: Tensor = self.key_norm(self.key(descriptions.to(self.key.weight.dtype))) + offsets
         return keys
 
-    def split(self, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Query, key and value of the pooling attention: each [B, heads, T, width/heads]."""
-        query, key, value = self.attend(states).view(*states.shape[:-1], 3, self.heads, -1).transpose(1, 3).unbind(2)
-        return query, key, value
+    def remember(self, states: Tensor) -> Tensor:
+        """What later positions may look at: a key and a value for each hop, [B, T, width] → [B, T, 2·hops·width]."""
+        memory: Tensor = self.memory(states)
+        return memory
 
-    def pool(self, states: Tensor, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    def pool(self, states: Tensor, memory: Tensor, weights: Tensor) -> Tensor:
         """The state of each position with its prefix pooled into it.
 
         Args:
-            states: [B, T, width] of the positions asked for. query: theirs. key, value: of all positions, S ≥ T.
-            mask: bool [B, 1, T, S], True where a position may look.
+            states: [B, T, width] of the positions asked for. memory: [B, S, 2·hops·width] of all positions, S ≥ T.
+            weights: [B, T, S], log-weight of each position for each: 0 where it is seen, ``UNSEEN`` where not.
         """
-        pooled = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        # A row of padding may look nowhere, which makes NaN: it is never read, but must not spread.
-        pooled = torch.where(mask.any(-1, keepdim=True), pooled, torch.zeros_like(pooled))
-        states = states + self.merge(pooled.transpose(-2, -3).flatten(-2))
-        result: Tensor = states + self.mix(self.norm(states))
+        parts = memory.chunk(2 * len(self.hops), dim=-1)
+        for number, hop in enumerate(self.hops):
+            states = hop(states, parts[2 * number], parts[2 * number + 1], weights)
+        result: Tensor = self.norm(states)
         return result
 
     def forward(self, pooled: Tensor, keys: Tensor, allowed: Tensor | None = None) -> Tensor:
@@ -86,3 +110,10 @@ class Selector(nn.Module):
         if allowed is not None:
             scores = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
         return torch.cat([self.no_call(pooled), scores], dim=-1).log_softmax(-1)
+
+
+def causal(weights: Tensor, new: int) -> Tensor:
+    """Log-weights [B, S] of the positions so far → [B, new, S] for the last ``new`` of them, none of which sees a later one."""
+    total = weights.shape[1]
+    later = torch.ones(new, total, dtype=torch.bool, device=weights.device).triu(total - new + 1)
+    return weights.unsqueeze(1).masked_fill(later, UNSEEN)

@@ -13,7 +13,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,8 +25,10 @@ from . import __version__
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from .configuration.machine_config import MachineConfig
     from .modeling_neurallib.call import Call
     from .modeling_neurallib.library import NeuralLibrary, Program
+    from .modeling_neurallib.machine.state import RunResult
     from .modeling_neurallib.modeling_neurallib import NeuralLibForCausalLM
 
 STANDARD = "standard"
@@ -39,6 +41,9 @@ EXTRAS = {"numba": "fast", "gguf": "gguf"} | dict.fromkeys(("peft", "datasets", 
 """Optional package → the extra of neurallib that brings it."""
 
 TRACE_LIMIT = 10_000
+
+DENSE_INSTRUCTIONS = 4_096
+"""The most instructions P that are run as distributions: code addresses alone take P² numbers."""
 
 
 class CommandError(RuntimeError):
@@ -165,11 +170,14 @@ def ask(
 
 def _language_model(source: str | None) -> tuple[NeuralLibForCausalLM, Any]:
     """A model and its tokenizer; that of the package if no source is given."""
-    _quiet()
     if source is None:
+        _quiet()
         from .trainer.shipping import load_shipped
 
         return load_shipped()
+    with _loading(f"the model {source}"):
+        _find(source)
+    _quiet()
     from transformers import AutoConfig, AutoTokenizer
 
     from . import NeuralLibConfig, NeuralLibForCausalLM
@@ -271,13 +279,17 @@ def run(
     if engine not in ("exact", "dense"):
         raise typer.BadParameter(f"{engine!r} is none of exact, dense", param_hint="--engine")
     from .modeling_neurallib.library import ProgramFault
+    from .modeling_neurallib.machine.operations import Fault
 
     loaded, texts = _library(library), list(arguments or [])
     began = time.perf_counter()
     result = loaded.call(program, texts) if engine == "exact" else _run_dense(loaded, program, texts)
     seconds = time.perf_counter() - began
     if result.text is None:
-        raise ProgramFault(program, result.fault, result.steps)
+        stopped = ProgramFault(program, result.fault, result.steps)
+        if result.fault is Fault.wild_access:
+            raise CommandError(f"{stopped} (so ends also a run that asks at once for more memory than there is)")
+        raise stopped
     ran = _executed(loaded, loaded.program(program), texts) if trace else []
     if as_json:
         record = {
@@ -322,37 +334,63 @@ def _executed(library: NeuralLibrary, program: Program, arguments: list[str]) ->
     return steps
 
 
-def _run_dense(library: NeuralLibrary, program: str, arguments: list[str]) -> Any:
-    """Run a program on distributions; the result is the most likely text.
+def _run_dense(library: NeuralLibrary, program: str, arguments: list[str]) -> RunResult:
+    """Run a program on distributions, on the smallest machine that serves; the result is the most likely text.
 
-    The dense engine goes on where the exact one stops at a fault. So the exact one runs first, on the same small
-    machine, and says whether there is a result, and how many steps and characters that takes.
+    The dense engine goes on where the exact one stops at a fault. So the exact one runs first, and says on which
+    machine there is a result, and how many steps and characters that takes.
 
     Raises:
-        CommandError: the run needs more values or memory than a dense machine has.
+        CommandError: there is a result, but no dense machine serves.
     """
     import torch
 
-    from .configuration.machine_config import MachineConfig
-    from .modeling_neurallib.machine.dense import LARGEST_VALUES, DenseMachine, SoftProgram
+    from .modeling_neurallib.machine.dense import DenseMachine, SoftProgram
     from .modeling_neurallib.machine.state import RunResult
 
     alone = library.extract([program])
-    found = alone.program(program)
-    values = min(max(256, found.minimum_values), LARGEST_VALUES)
-    config = MachineConfig(values, memory=values, registers=alone.registers, call_depth=32)
-    expected = alone.call(program, arguments, config)
-    if expected.text is None:
-        raise CommandError(
-            f"{program} does not run on a machine as small as a dense one (V = N = {values}; it may need V = "
-            f"{found.minimum_values:,}): {expected.fault.name.replace('_', ' ')}; use --engine exact"
-        )
+    result = alone.call(program, arguments)
+    if result.text is None:
+        return result
+    config = _dense_shape(alone, program, arguments)
     with torch.no_grad():
         machine = DenseMachine(SoftProgram.from_instructions(alone.instructions_for(config), config), config)
-        state, steps = machine.run(machine.initial_state([arguments], [found.entry]), expected.steps)
-        length, characters = machine.result(state, len(expected.text))
+        state = machine.initial_state([arguments], [alone.program(program).entry])
+        state, steps = machine.run(state, result.steps)
+        length, characters = machine.result(state, len(result.text))
     text = "".join(chr(point) for point in characters[0].argmax(-1).tolist()[: int(length[0].argmax())])
-    return RunResult(text, steps, expected.fault)
+    return RunResult(text, steps, result.fault)
+
+
+def _dense_shape(library: NeuralLibrary, program: str, arguments: list[str]) -> MachineConfig:
+    """The smallest machine, of at most 256 values, on which a program comes to a result.
+
+    Raises:
+        CommandError: there is none, or the library has too many instructions for distributions over them.
+    """
+    from .configuration.machine_config import PAPER, TEXT
+    from .modeling_neurallib.machine.state import MachineError
+
+    reason = f"it has {len(library.instructions):,} instructions, more than {DENSE_INSTRUCTIONS:,}"
+    if len(library.instructions) <= DENSE_INSTRUCTIONS:
+        for base in (PAPER, TEXT):
+            for memory in (base.values // 4, base.values // 2, base.values):
+                config = replace(TEXT, values=base.values, memory=memory, registers=library.registers)
+                try:
+                    result = library.call(program, arguments, config)
+                except MachineError as error:
+                    reason = str(error).partition(";")[0]
+                    continue
+                if result.text is not None:
+                    return config
+                reason = result.fault.name.replace("_", " ")
+        needed = library.program(program).minimum_values
+        if needed > TEXT.values:
+            reason = f"it computes with constants that need {needed:,} values"
+    raise CommandError(
+        f"{program} does not run on a dense machine, which has at most {TEXT.values} values and words of memory: "
+        f"{reason}; use --engine exact"
+    )
 
 
 @app.command("compile")
@@ -493,6 +531,9 @@ def _assembled(base: str, library: str, heads: str) -> tuple[NeuralLibForCausalL
         CommandError: the base cannot be loaded.
         NeuralLibError: it is no Llama, or the heads do not fit.
     """
+    if base != SMOLLM2 and not base.endswith(".gguf"):
+        with _loading(f"the base {base}"):
+            _find(base)
     from . import NeuralLibForCausalLM
     from .trainer.shipping import SHIPPED, load_base, load_heads
 
@@ -616,3 +657,23 @@ def _loading(what: str) -> Iterator[None]:
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
         raise CommandError(f"{what} cannot be loaded: {reason}") from error
+
+
+def _find(model: str) -> None:
+    """Ask the Hub for a model that is not on this machine, once: the loaders would go on asking for half a minute.
+
+    Raises:
+        ConnectionError: the Hub does not answer.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        if not Path(model).exists() and try_to_load_from_cache(model, "config.json") is None:
+            get_hf_file_metadata(hf_hub_url(model, "config.json"))
+    except HFValidationError:
+        return  # no name of a repository: the loader says what it may be
+    except Exception as error:  # the HTTP library's, whichever that is
+        if isinstance(error, HfHubHTTPError) and error.response.status_code < 500:
+            return  # an answer: the loader says what it means
+        raise ConnectionError(f"there is no folder of that name, and the Hub does not answer ({error})") from error

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +15,7 @@ import pytest
 from conftest import TINY_PROGRAMS, opened
 from typer.testing import CliRunner
 
-from neurallib import command_line
+from neurallib import command_line, standard_library
 from neurallib.command_line import app, explain, shown
 
 if TYPE_CHECKING:
@@ -91,6 +94,31 @@ def test_the_installed_command_runs_a_program_and_reports_an_error(library_folde
     )
 
 
+def test_a_hub_that_cannot_be_reached_is_asked_once(tmp_path: Path) -> None:
+    # A port of this machine on which nothing listens stands for a network that refuses.
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        nowhere = f"http://127.0.0.1:{free.getsockname()[1]}"
+    kept = {name: value for name, value in os.environ.items() if not name.lower().startswith(("hf_", "no_proxy"))}
+    proxies = {name: nowhere for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")}
+    command = [Path(sys.executable).with_name("neurallib"), "ask", "--model", "org/name", PROMPT]
+    began = time.perf_counter()
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=kept | proxies | {"HF_HOME": str(tmp_path)},
+    )
+    seconds = time.perf_counter() - began
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("neurallib: the model org/name cannot be loaded: ") and done.stderr.count("\n") == 1
+    assert "the Hub does not answer" in done.stderr
+    # Retries wait for 31 s; without them it takes 2 s, on a busy machine several times that.
+    assert seconds < 25
+
+
 # run, compile, inspect
 
 
@@ -118,11 +146,46 @@ def test_run_with_a_trace_shows_every_instruction(library_folder: Path) -> None:
     assert "entry of reverse" in text and "memory[" in text and text.endswith("ba\n")
 
 
-def test_the_dense_engine_gives_the_same_result(tmp_path: Path, library_folder: Path) -> None:
-    (tmp_path / "same.py").write_text("def same(text: str) -> str:\n    return text\n")
-    assert printed("run", "same", "ab", "--library", tmp_path / "same.py", "--engine", "dense") == "ab\n"
-    line = complaint("run", "reverse", "x" * 300, "--library", library_folder, "--engine", "dense")
-    assert "256" in line
+@pytest.mark.parametrize(("arguments", "expected"), [
+    (("add", "12", "30"), "42"), (("subtract", "5", "12"), "-7"), (("compare", "5", "7"), "less"),
+    (("maximum", "3 9 4"), "9"), (("reverse_text", "hello"), "olleh"),
+])  # fmt: skip
+def test_the_dense_engine_gives_the_same_result(arguments: tuple[str, ...], expected: str) -> None:
+    exact, dense = (json.loads(printed("run", *arguments, "--engine", each, "--json")) for each in ("exact", "dense"))
+    assert dense["result"] == exact["result"] == expected
+    assert dense["steps"] == exact["steps"] and dense["engine"] == "dense"
+
+
+def test_a_dense_machine_is_as_small_as_it_can_be() -> None:
+    library = standard_library()
+
+    def shape(program: str, *arguments: str) -> tuple[int, int]:
+        config = command_line._dense_shape(library.extract([program]), program, list(arguments))
+        return config.values, config.memory
+
+    assert shape("reverse_text", "ab") == (128, 32)
+    assert shape("add", "2", "3") == (128, 64)
+    assert shape("add", "1" * 12, "2" * 12) == (128, 128)
+    # Letters are constants that need more values; so are characters that are no ASCII.
+    assert shape("add", "x", "3")[0] == 256
+    assert shape("reverse_text", "é")[0] == 256
+
+
+def test_what_no_dense_machine_can_run(library_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refusal(*arguments: str | Path) -> str:
+        line = complaint("run", *arguments, "--engine", "dense")
+        assert "at most 256 values" in line and "use --engine exact" in line
+        return line
+
+    assert "300 characters" in refusal("reverse", "x" * 300, "--library", library_folder)
+    assert "constants that need 32,768 values" in refusal("evaluate", "2 + 3")
+    assert "overflow" in refusal("fibonacci", "200")
+    monkeypatch.setattr(command_line, "DENSE_INSTRUCTIONS", 50)
+    assert "more than 50" in refusal("add", "1", "2")
+    # What fails on every machine is not blamed on the dense one.
+    (tmp_path / "wrong.py").write_text("def wrong(text: str) -> str:\n    return text[5]\n")
+    line = complaint("run", "wrong", "ab", "--library", tmp_path / "wrong.py", "--engine", "dense")
+    assert "wrong was stopped after" in line
 
 
 def test_compile_then_inspect(tmp_path: Path) -> None:
@@ -195,9 +258,7 @@ def test_assemble_then_ask(tmp_path: Path, tiny_base: Any, tiny_tokenizer: Any) 
     base, output = tmp_path / "base", tmp_path / "model"
     tiny_base.save_pretrained(base)
     tiny_tokenizer.save_pretrained(base)
-    record = json.loads(
-        printed("assemble", "--base", base, "--library", TINY_PROGRAMS, "--output", output, "--json")
-    )
+    record = json.loads(printed("assemble", "--base", base, "--library", TINY_PROGRAMS, "--output", output, "--json"))
     assert record["programs"] == ["add", "double", "reverse", "count"]
     assert {"README.md", "config.json", "model.safetensors", "modeling_neurallib.py", "tokenizer.json"} <= set(
         record["files"]
@@ -268,6 +329,8 @@ def test_a_fault_is_one_line(tmp_path: Path) -> None:
     )
     line = complaint("run", "endless", "x", "--library", tmp_path / "endless.py")
     assert "endless was stopped after" in line
+    (tmp_path / "large.py").write_text("def large(size: int) -> int:\n    return len([0] * size)\n")
+    assert "asks at once for more memory" in complaint("run", "large", "70000", "--library", tmp_path / "large.py")
 
 
 def test_wrong_usage_exits_with_2() -> None:

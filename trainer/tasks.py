@@ -54,8 +54,8 @@ _COUNTED = re.compile(
     r"\b",
     re.IGNORECASE,
 )
-_ATTEMPTS = 40
-_BLOCK = 128  # examples whose programs run in one batch; changes nothing in the stream
+ATTEMPTS = 40
+BLOCK = 128  # examples whose programs run in one batch; changes nothing in the stream
 
 
 class TaskError(ValueError):
@@ -329,7 +329,7 @@ _Segment = tuple[str, int]
 _Values = Mapping[str, str | list[str]]
 
 
-def _random(*parts: object) -> Random:
+def random_of(*parts: object) -> Random:
     return Random(int.from_bytes(sha256("\0".join(map(str, parts)).encode()).digest(), "big"))
 
 
@@ -341,7 +341,7 @@ def _weighted(rng: Random, choices: Mapping[str, float]) -> str:
 
 
 @dataclass(frozen=True)
-class _Draw:
+class Draw:
     """Draws arguments of one request: sizes are uniform over the number of digits."""
 
     rng: Random
@@ -387,7 +387,7 @@ class _Draw:
         length = self.rng.randint(*self.list_length)
         if self.rng.random() < 0.4:  # all of about the same size, as measurements are
             count = self.rng.randint(*self.digits)
-            values = [_Draw(self.rng, (count, count), self.list_length).number() for _ in range(length)]
+            values = [Draw(self.rng, (count, count), self.list_length).number() for _ in range(length)]
         else:
             values = [self.number() for _ in range(length)]
         if self.rng.random() < 0.25:
@@ -479,7 +479,7 @@ class _Draw:
 
     def expression(self) -> str:
         rng = self.rng
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             signs = {"+": "+", "-": "-", "*": rng.choice("*******x××"), "/": rng.choice("//////÷")}
             space = rng.random() < 0.6 or signs["*"] == "x"
             leaves = rng.choices((2, 3, 4, 5), (6, 44, 30, 20))[0]
@@ -518,19 +518,19 @@ def _is_prime(n: int) -> bool:
     return n > 1 and all(n % d for d in range(2, int(n**0.5) + 1))
 
 
-def _signed_pair(draw: _Draw, wording: _Wording) -> _Values:
+def _signed_pair(draw: Draw, wording: _Wording) -> _Values:
     a, b = draw.pair()
     return draw.signed(wording, {"a": a, "b": b})
 
 
-def _subtract(draw: _Draw, wording: _Wording) -> _Values:
+def _subtract(draw: Draw, wording: _Wording) -> _Values:
     a, b = draw.pair()
     if a < b and draw.rng.random() < (0.98 if wording.is_story else 0.5):
         a, b = b, a
     return draw.signed(wording, {"a": a, "b": b})
 
 
-def _compare(draw: _Draw, wording: _Wording) -> _Values:
+def _compare(draw: Draw, wording: _Wording) -> _Values:
     a, b = draw.pair()
     draw_kind = draw.rng.random()
     if draw_kind < 0.2:
@@ -545,7 +545,7 @@ def _compare(draw: _Draw, wording: _Wording) -> _Values:
     return values
 
 
-def _division(draw: _Draw, wording: _Wording) -> _Values:
+def _division(draw: Draw, wording: _Wording) -> _Values:
     rng = draw.rng
     b = draw.positive()
     if rng.random() < 0.5:
@@ -560,7 +560,7 @@ def _division(draw: _Draw, wording: _Wording) -> _Values:
     return {"a": str(a), "b": str(b)}
 
 
-def _divisors(draw: _Draw, wording: _Wording) -> _Values:
+def _divisors(draw: Draw, wording: _Wording) -> _Values:
     rng = draw.rng
     a, b = draw.positive(), draw.positive()
     kind = rng.random()
@@ -577,7 +577,7 @@ def _divisors(draw: _Draw, wording: _Wording) -> _Values:
     return {"a": str(a), "b": str(b)}
 
 
-def _power(draw: _Draw, wording: _Wording) -> _Values:
+def _power(draw: Draw, wording: _Wording) -> _Values:
     rng = draw.rng
     kind = rng.random()
     if draw.digits[0] > 2:
@@ -593,12 +593,12 @@ def _power(draw: _Draw, wording: _Wording) -> _Values:
     return {"a": str(a), "b": str(b)}
 
 
-def _factorial(draw: _Draw, wording: _Wording) -> _Values:
+def _factorial(draw: Draw, wording: _Wording) -> _Values:
     rng = draw.rng
     return {"n": str(rng.randint(0, 60) if rng.random() < 0.1 else rng.randint(0, rng.choice((12, 20, 30))))}
 
 
-def _fibonacci(draw: _Draw, wording: _Wording) -> _Values:
+def _fibonacci(draw: Draw, wording: _Wording) -> _Values:
     rng = draw.rng
     return {
         "n": str(
@@ -607,9 +607,9 @@ def _fibonacci(draw: _Draw, wording: _Wording) -> _Values:
     }
 
 
-def _prime(draw: _Draw, wording: _Wording) -> _Values:
+def _prime(draw: Draw, wording: _Wording) -> _Values:
     # Trial division decides primality in the program, so that more than five digits would cost millions of steps.
-    n = _Draw(draw.rng, (min(draw.digits[0], 5), min(draw.digits[1], 5)), draw.list_length).number()
+    n = Draw(draw.rng, (min(draw.digits[0], 5), min(draw.digits[1], 5)), draw.list_length).number()
     if draw.rng.random() < 0.5:
         while not _is_prime(n):
             n += 1
@@ -618,11 +618,11 @@ def _prime(draw: _Draw, wording: _Wording) -> _Values:
     return {"n": str(n)}
 
 
-def _list(draw: _Draw, wording: _Wording) -> _Values:
+def _list(draw: Draw, wording: _Wording) -> _Values:
     return {"numbers": [str(value) for value in draw.numbers(wording)]}
 
 
-def _mean(draw: _Draw, wording: _Wording) -> _Values:
+def _mean(draw: Draw, wording: _Wording) -> _Values:
     values = draw.numbers(wording)
     if draw.rng.random() < 0.6:  # a whole mean, or one with a half
         rest = sum(values) % len(values)
@@ -633,20 +633,20 @@ def _mean(draw: _Draw, wording: _Wording) -> _Values:
     return {"numbers": [str(value) for value in values]}
 
 
-def _text(draw: _Draw, wording: _Wording) -> _Values:
+def _text(draw: Draw, wording: _Wording) -> _Values:
     return {"text": draw.text(wording)}
 
 
-def _letter(draw: _Draw, wording: _Wording) -> _Values:
+def _letter(draw: Draw, wording: _Wording) -> _Values:
     text = draw.text(wording)
     return {"text": text, "letter": draw.letter(text)}
 
 
-def _expression(draw: _Draw, wording: _Wording) -> _Values:
+def _expression(draw: Draw, wording: _Wording) -> _Values:
     return {"expression": draw.expression()}
 
 
-def _anything(draw: _Draw, wording: _Wording) -> _Values:
+def _anything(draw: Draw, wording: _Wording) -> _Values:
     """Every kind of value, for general conversation."""
     values: dict[str, str | list[str]] = {name: str(draw.number()) for name in ("a", "b", "n")}
     values["numbers"] = [str(value) for value in draw.numbers(wording)]
@@ -656,7 +656,7 @@ def _anything(draw: _Draw, wording: _Wording) -> _Values:
     return values
 
 
-_ARGUMENT_DRAWERS: dict[str, Callable[[_Draw, _Wording], _Values]] = {
+_ARGUMENT_DRAWERS: dict[str, Callable[[Draw, _Wording], _Values]] = {
     **{program: _list for program, names in PARAMETERS.items() if names == ("numbers",)},
     "add": _signed_pair,
     "subtract": _subtract,
@@ -986,11 +986,47 @@ class RequestGenerator:
         """
         if not 0 <= general_share <= 1:
             raise TaskError(f"general_share is {general_share}; expected a share from 0 to 1")
-        for first in range(start, start + count, _BLOCK):
-            block = range(first, min(first + _BLOCK, start + count))
+        for first in range(start, start + count, BLOCK):
+            block = range(first, min(first + BLOCK, start + count))
             yield from self._answered(
                 [self._draft(self._kind(index, general_share), f"stream {index}", 0) for index in block]
             )
+
+    def request(self, program: str, key: str, wording: int | None = None) -> Example:
+        """A request without its answer, or general conversation: a function of seed, split and these.
+
+        Args:
+            wording: which of the split's wordings of the program, from 0; any by default.
+        """
+        return self._draft(program, key, 0, wording).example
+
+    def wordings(self, program: str) -> int:
+        """How many wordings of a program, or of general conversation, lie on the split's side."""
+        return len(_select(program, self.split))
+
+    def filled(
+        self, rng: Random, program: str, line: str, values: Mapping[str, str] | None = None, surrounded: float = 0.3
+    ) -> Example:
+        """A request, without its answer, by a wording from elsewhere.
+
+        Args:
+            values: texts of the arguments that ``line`` has placeholders for; drawn for the program by default. An argument
+                without a placeholder gets no pieces.
+            surrounded: how often greetings, thanks and the like are put around it, 0 to 1.
+        """
+        wording = _Wording(line, line, tuple(_SLOT.split(line.replace("\\n", "\n"))))
+        return self._filled(
+            rng, program, wording, self._drawn_values(rng, program, wording) if values is None else values, surrounded
+        )
+
+    def run(self, calls: Sequence[tuple[str, Sequence[str]]]) -> list[str | None]:
+        """The results of calls; None for one that faults."""
+        if self._library is None:
+            # Imported here, so that wordings and splits can be read without the machine.
+            from ..modeling_neurallib.programs import standard_library
+
+            self._library = standard_library()
+        return [result.text for result in self._library.run_batch(calls)]
 
     def _next(self, program: str) -> int:
         index = self._drawn.get(program, 0)
@@ -1004,24 +1040,31 @@ class RequestGenerator:
             return GENERAL
         turn, place = divmod(index - general_before, len(self.programs))
         order = list(self.programs)
-        _random(self.seed, self.split, "round", turn).shuffle(order)
+        random_of(self.seed, self.split, "round", turn).shuffle(order)
         return order[place]
 
-    def _draft(self, program: str, index: str, attempt: int) -> _Draft:
+    def _draft(self, program: str, index: str, attempt: int, number: int | None = None) -> _Draft:
         """The example without its answer."""
-        rng = _random(self.seed, self.split, index, program, attempt)
-        wording = rng.choice(_select(program, self.split))
-        values = _ARGUMENT_DRAWERS[program](_Draw(rng, self.digits, self.list_length), wording)
+        rng = random_of(self.seed, self.split, index, program, attempt)
+        chosen = _select(program, self.split)
+        wording = rng.choice(chosen) if number is None else chosen[number]
+        example = self._filled(rng, program, wording, self._drawn_values(rng, program, wording), 0.3)
+        return _Draft(example, program, index, attempt)
+
+    def _drawn_values(self, rng: Random, program: str, wording: _Wording) -> _Values:
+        return _ARGUMENT_DRAWERS[program](Draw(rng, self.digits, self.list_length), wording)
+
+    def _filled(self, rng: Random, program: str, wording: _Wording, values: _Values, surrounded: float) -> Example:
         taken = {text for value in values.values() for text in (value if isinstance(value, list) else [value])}
         fillers = _fillers(rng, taken)
         segments = _render(rng, wording, values, program, fillers)
-        if rng.random() < 0.3:
+        if rng.random() < surrounded:
             segments = _augment(rng, segments, program, fillers)
         names = PARAMETERS.get(program, ())
         prompt, spans = _assemble(segments, len(names))
         arguments = tuple(", ".join(prompt[start:end] for start, end in pieces) for pieces in spans)
         truth = None if program == GENERAL else program
-        return _Draft(Example(prompt, None, truth, arguments, spans, wording.identifier), program, index, attempt)
+        return Example(prompt, None, truth, arguments, spans, wording.identifier)
 
     def _answered(self, drafts: list[_Draft]) -> list[Example]:
         """Run the programs of many drafts at once; draft again where one faults.
@@ -1032,14 +1075,14 @@ class RequestGenerator:
         open_positions = [position for position, draft in enumerate(drafts) if draft.program != GENERAL]
         examples = [draft.example for draft in drafts]
         while open_positions:
-            results = self._run([(drafts[p].program, drafts[p].example.arguments) for p in open_positions])
+            results = self.run([(drafts[p].program, drafts[p].example.arguments) for p in open_positions])
             faulted = []
             for position, answer in zip(open_positions, results, strict=True):
                 draft = drafts[position]
                 if answer is None:
-                    if draft.attempt + 1 == _ATTEMPTS:
+                    if draft.attempt + 1 == ATTEMPTS:
                         raise TaskError(
-                            f"{draft.program} faults on {_ATTEMPTS} draws, the last {draft.example.arguments}"
+                            f"{draft.program} faults on {ATTEMPTS} draws, the last {draft.example.arguments}"
                         )
                     drafts[position] = self._draft(draft.program, draft.index, draft.attempt + 1)
                     faulted.append(position)
@@ -1048,14 +1091,6 @@ class RequestGenerator:
                 examples[position] = Example(e.prompt, answer, e.program, e.arguments, e.spans, e.wording)
             open_positions = faulted
         return examples
-
-    def _run(self, calls: Sequence[tuple[str, Sequence[str]]]) -> list[str | None]:
-        if self._library is None:
-            # Imported here, so that wordings and splits can be read without the machine.
-            from ..modeling_neurallib.programs import standard_library
-
-            self._library = standard_library()
-        return [result.text for result in self._library.run_batch(calls)]
 
 
 @dataclass(frozen=True)

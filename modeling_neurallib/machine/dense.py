@@ -12,8 +12,9 @@ Compilation, arXiv 1605.07969 (fetching by average).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from torch.nn.functional import one_hot, pad
 
 from ...configuration.machine_config import MachineConfig
 from .exact import validated
-from .operations import CODES, OPERATIONS, address, evaluate, signed
+from .operations import CODES, OPERATIONS, evaluate, signed
 from .state import MachineError, check_arguments, code_points
 
 LARGEST_VALUES = 1_024
@@ -32,6 +33,8 @@ _HALT, _LOAD, _STORE, _CALL, _RETURN = (CODES[name] for name in ("halt", "load",
 _JUMP, _JUMP_IF_ZERO, _JUMP_IF_NOT_ZERO = (CODES[name] for name in ("jump", "jump_if_zero", "jump_if_not_zero"))
 _TABULATED = tuple(o.code for o in OPERATIONS if o.semantics is not None or o.name.startswith("index"))
 _READS_IMMEDIATE = frozenset(o.code for o in OPERATIONS if "i" in o.operands)
+_SAME_FORM = {"index": "add", "less": "less_than"}
+"""Operations whose value is another's: an address is a sum modulo V; ``less_immediate`` is ``less_than``."""
 
 
 @lru_cache(maxsize=256)
@@ -46,18 +49,6 @@ def lookup_table(code: int, values: int) -> Tensor:
     else:
         words = [[evaluate(code, a, b, signed(b, values), values)[0] for b in range(values)] for a in range(values)]
     return torch.tensor(words)
-
-
-@lru_cache(maxsize=16)
-def address_table(values: int, memory: int) -> Tensor:
-    """The address base + offset for every pair of words, int64 [V, V]; N stands for every address outside memory."""
-    table = np.full((values, values), memory)
-    for offset in range(values):
-        for base in range(values):
-            location, fault = address(base, signed(offset, values), memory)
-            if not fault:
-                table[base, offset] = location
-    return torch.from_numpy(table)
 
 
 @dataclass(frozen=True)
@@ -137,8 +128,7 @@ def _normalised(rows: Tensor) -> Tensor:
 
 def _blend(weight: Tensor, new: Tensor, old: Tensor) -> Tensor:
     """weight · new + (1 − weight) · old, the weight broadcast over the trailing axes."""
-    weight = weight.reshape(weight.shape + (1,) * (old.dim() - weight.dim()))
-    return weight * new + (1 - weight) * old
+    return torch.lerp(old, new, weight.reshape(weight.shape + (1,) * (old.dim() - weight.dim())))
 
 
 def _up(rows: Tensor) -> Tensor:
@@ -157,17 +147,31 @@ class DenseMachine:
     Args:
         program: the instructions, one-hot or soft; gradients flow into them.
         config: the shape of the machine; V at most ``LARGEST_VALUES``.
+        fetch: ``separate`` fetches each field of the instruction by itself, as the paper does; ``joint`` executes every
+            instruction whole, P + 1 times the work, and mixes the states that they lead to.
+        damping: factor on the gradient of the program counter at every step, 0…1; 1 leaves it as it is.
 
     Raises:
-        MachineError: V is too large, or the program is of another shape.
+        MachineError: V is too large, the program is of another shape, or an option is none of these.
     """
 
-    def __init__(self, program: SoftProgram, config: MachineConfig):
+    def __init__(
+        self,
+        program: SoftProgram,
+        config: MachineConfig,
+        fetch: Literal["separate", "joint"] = "separate",
+        damping: float = 1.0,
+    ):
         if config.values > LARGEST_VALUES:
             raise MachineError(
                 f"the dense engine holds tables of V² entries and takes V ≤ {LARGEST_VALUES}, found {config.values}; "
                 "use a smaller machine or the exact engine"
             )
+        if fetch not in ("separate", "joint"):
+            raise MachineError(f"fetch must be 'separate' or 'joint', found {fetch!r}")
+        if not 0.0 <= damping <= 1.0:
+            raise MachineError(f"damping must be between 0 and 1, found {damping}")
+        self.joint, self.damping = fetch == "joint", damping
         size = len(program)
         wide = (len(OPERATIONS), *(config.registers,) * 3, max(config.values, size))
         for field, width in zip(fields(program), wide, strict=True):
@@ -183,8 +187,14 @@ class DenseMachine:
         learned = program.operation.requires_grad
         # An operation of weight 0 everywhere adds nothing; it is skipped unless its weight needs a gradient.
         used = (program.operation != 0).any(0).tolist()
-        self._tabulated = [code for code in _TABULATED if learned or used[code]]
-        self._tables: dict[int, Tensor] = {}
+        # Operations that compute the same function of the same operands are computed once.
+        self._forms: dict[tuple[str, bool], list[int]] = {}
+        for code in _TABULATED:
+            if learned or used[code]:
+                form = OPERATIONS[code].name.removesuffix("_immediate")
+                key = _SAME_FORM.get(form, form), code in _READS_IMMEDIATE
+                self._forms.setdefault(key, []).append(code)
+        self._tables: dict[str, Tensor] = {}
 
     def step(self, state: DenseState) -> DenseState:
         """One instruction.
@@ -209,19 +219,48 @@ class DenseMachine:
 
         All rows are then normalised. What has halted keeps its state: X ← h X + (1 − h) X′, and h ← h + (1 − h) k.
         """
+        if self.damping != 1.0:
+            c = state.program_counter
+            state = replace(state, program_counter=c.detach() + self.damping * (c - c.detach()))
+        after = self._after_each(state) if self.joint else self._after(state)
+        going = 1 - state.halted
+        return DenseState(
+            memory=_blend(going, _normalised(after.memory), state.memory),
+            registers=_blend(going, _normalised(after.registers), state.registers),
+            program_counter=_blend(going, _normalised(after.program_counter), state.program_counter),
+            stack=_blend(going, _normalised(after.stack), state.stack),
+            depth=_blend(going, _normalised(after.depth), state.depth),
+            halted=state.halted + going * after.halted,
+        )
+
+    def _after_each(self, state: DenseState) -> DenseState:
+        """``_after`` with whole instructions: the mean, under the program counter, of what each of them leads to."""
+        counter = state.program_counter
+        addresses = counter.shape[1]
+        copies = {name: rows.repeat_interleave(addresses, dim=0) for name, rows in vars(state).items()}
+        copies["program_counter"] = torch.eye(addresses).to(counter).repeat(len(counter), 1)
+        after = self._after(DenseState(**copies))
+        means = {
+            name: torch.einsum("bq,bq...->b...", counter, rows.reshape(len(counter), addresses, *rows.shape[1:]))
+            for name, rows in vars(after).items()
+        }
+        return DenseState(**means)
+
+    def _after(self, state: DenseState) -> DenseState:
+        """F(X): the state after one instruction, its rows not normalised; as ``halted`` the probability that it halts."""
         c, d, memory = state.program_counter, state.depth, state.memory
         p, s, u, t, i = (c @ field for field in self._fields)
         immediate, destination = self._as_word(i), self._as_address(i)
         a = torch.einsum("br,brv->bv", s, state.registers)
         b = torch.einsum("br,brv->bv", u, state.registers)
-        pairs = {False: torch.einsum("bx,by->bxy", a, b), True: torch.einsum("bx,by->bxy", a, immediate)}
 
-        location = self._distribution(self._address_table(a), pairs[True], self.config.memory + 1)
-        loaded = torch.einsum("bn,bnv->bv", location[:, :-1], memory) + pad(location[:, -1:], (0, a.shape[1] - 1))
+        location = self._location(a, immediate)
+        outside = pad(location[:, -1:], (0, a.shape[1] - 1))
+        loaded = torch.bmm(location[:, None, :-1], memory)[:, 0] + outside
         value = p[:, _LOAD, None] * loaded
-        for code in self._tabulated:
-            outcome = self._distribution(self._table(code, a), pairs[code in _READS_IMMEDIATE], a.shape[1])
-            value = value + p[:, code, None] * outcome
+        for (form, reads_immediate), codes in self._forms.items():
+            weight = p[:, codes[0]] if len(codes) == 1 else p[:, codes].sum(-1)
+            value = value + weight[:, None] * self._value(form, a, immediate if reads_immediate else b)
         written = t * (p[:, _LOAD] + p[:, list(_TABULATED)].sum(-1))[:, None]
         registers = t[:, :, None] * value[:, None] + (1 - written)[:, :, None] * state.registers
         memory = _blend(p[:, _STORE, None] * location[:, :-1], b[:, None], memory)
@@ -235,16 +274,7 @@ class DenseMachine:
         stack = _blend(p[:, _CALL, None] * d[:, :-1], following[:, None], state.stack)
         call, back = p[:, _CALL, None], p[:, _RETURN, None]
         depth = call * _up(d) + back * _down(d) + (1 - call - back) * d
-
-        going = 1 - state.halted
-        return DenseState(
-            memory=_blend(going, _normalised(memory), state.memory),
-            registers=_blend(going, _normalised(registers), state.registers),
-            program_counter=_blend(going, _normalised(counter), c),
-            stack=_blend(going, _normalised(stack), state.stack),
-            depth=_blend(going, _normalised(depth), d),
-            halted=state.halted + going * stays,
-        )
+        return DenseState(memory, registers, counter, stack, depth, halted=stays)
 
     def run(
         self, state: DenseState, max_steps: int | None = None, halt_threshold: float = 0.99
@@ -347,19 +377,41 @@ class DenseMachine:
         size = len(self.program)
         return torch.cat([immediate[:, :size], immediate[:, size:].sum(-1, keepdim=True)], dim=1)
 
-    @staticmethod
-    def _distribution(table: Tensor, pairs: Tensor, outcomes: int) -> Tensor:
-        """The distribution [B, outcomes] of the table's entry [V, V] at a random pair, [B, V, V]."""
-        where = table.flatten().expand(len(pairs), -1)
-        return pairs.new_zeros(len(pairs), outcomes).scatter_add(1, where, pairs.flatten(1))
+    def _value(self, form: str, a: Tensor, b: Tensor) -> Tensor:
+        """⟨form⟩(a, b): the distribution [B, V] of a value of independent operands, [B, V] each.
 
-    def _table(self, code: int, like: Tensor) -> Tensor:
-        if code not in self._tables or self._tables[code].device != like.device:
-            self._tables[code] = lookup_table(code, self.config.values).to(like.device)
-        return self._tables[code]
+        Where the operation has a form that touches fewer than V² entries, or needs no scatter, that is used; the others
+        scatter the outer product along the lookup table.
+        """
+        if form == "move":
+            return a * b.sum(-1, keepdim=True)
+        if form == "constant":
+            return b * a.sum(-1, keepdim=True)
+        if form == "add":
+            doubled = torch.cat([b, b], dim=1)
+            return torch.bmm(doubled.unfold(1, b.shape[1], 1)[:, 1:], a.flip(-1)[:, :, None])[:, :, 0]
+        if form in ("equal", "less_than"):
+            whole = a.sum(-1) * b.sum(-1)
+            if form == "equal":
+                true = (a * b).sum(-1)
+            else:  # in the order of signed integers: the mass of a below each value
+                half = a.shape[1] // 2
+                ordered = a.roll(half, -1)
+                true = ((ordered.cumsum(-1) - ordered) * b.roll(half, -1)).sum(-1)
+            return pad(torch.stack([whole - true, true], dim=1), (0, a.shape[1] - 2))
+        if form not in self._tables or self._tables[form].device != a.device:
+            self._tables[form] = lookup_table(CODES[form], self.config.values).flatten().to(a.device)
+        pairs = (a[:, :, None] * b[:, None]).flatten(1)
+        where = self._tables[form].expand(len(pairs), -1)
+        return pairs.new_zeros(a.shape).scatter_add(1, where, pairs)
 
-    def _address_table(self, like: Tensor) -> Tensor:
-        outside = -1  # no operation has this code
-        if outside not in self._tables or self._tables[outside].device != like.device:
-            self._tables[outside] = address_table(self.config.values, self.config.memory).to(like.device)
-        return self._tables[outside]
+    def _location(self, base: Tensor, offset: Tensor) -> Tensor:
+        """The distribution of the address base + offset, [B, N + 1], the last entry being outside memory."""
+        words = self.config.memory
+        values, half = base.shape[1], base.shape[1] // 2
+        # Entry k of the padded row is the offset k − half − values + 1, so window n holds those that lead to n.
+        padded = pad(offset.roll(half, -1), (max(0, values - 1 - half), max(0, words - half)))
+        windows = padded.unfold(1, values, 1)[:, :words]
+        inside = torch.bmm(windows, base.flip(-1)[:, :, None])[:, :, 0]
+        outside = base.sum(-1) * offset.sum(-1) - inside.sum(-1)
+        return torch.cat([inside, outside[:, None]], dim=1)

@@ -5,16 +5,16 @@ Restricted Python: what the programs of this folder share.
 
 from __future__ import annotations
 
+from ._text import after_digits, after_separators, after_spaces
+
 NOT_A_NUMBER = "not a number"
 NO_NUMBERS = "no numbers"
 
 
 def read_number(text: str) -> str:
     """The number that a text stands for: spaces, a sign or none, digits, spaces. An empty text if it is none."""
-    start = 0
+    start = after_spaces(text, 0)
     end = len(text)
-    while start < end and text[start] in " \n\t":
-        start += 1
     while end > start and text[end - 1] in " \n\t":
         end -= 1
     return number_between(text, start, end)
@@ -24,16 +24,13 @@ def number_between(text: str, start: int, end: int) -> str:
     """The number in text[start:end], which holds a sign or none and digits. An empty text if it does not."""
     negative = False
     if start < end and not "0" <= text[start] <= "9":
-        if text[start] == "-" or text[start] == "−":
+        if text[start] == "-":
             negative = True
         elif text[start] != "+":
             return ""
         start += 1
-    if start == end:
+    if start == end or after_digits(text, start) < end:
         return ""
-    for i in range(start, end):
-        if not "0" <= text[i] <= "9":
-            return ""
     while start < end - 1 and text[start] == "0":
         start += 1
     if negative and text[start] != "0":
@@ -47,23 +44,14 @@ def read_numbers(text: str) -> list[str]:
     The list [""] if there is anything else in it.
     """
     numbers: list[str] = []
-    i = 0
+    i = after_separators(text, 0)
     while i < len(text):
-        # Digits and signs first: they are the most frequent, and small machines have no letters or square brackets.
-        number_starts = "0" <= text[i] <= "9" or text[i] == "-" or text[i] == "+"
-        if not number_starts and text[i] in " ,;\n\t()[]{}":
-            i += 1
-        elif not number_starts and i + 2 < len(text) and text[i] == "a" and text[i + 1] == "n" and text[i + 2] == "d":
-            i += 3
-        else:
-            start = i
-            i += 1
-            while i < len(text) and "0" <= text[i] <= "9":
-                i += 1
-            number = number_between(text, start, i)
-            if number == "" or (i < len(text) and text[i] not in " ,;\n\t()[]{}a"):
-                return [""]
-            numbers.append(number)
+        end = after_digits(text, i + 1)
+        number = number_between(text, i, end)
+        i = after_separators(text, end)
+        if number == "" or (i == end and i < len(text)):
+            return [""]
+        numbers.append(number)
     return numbers
 
 

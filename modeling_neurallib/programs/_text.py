@@ -1,6 +1,7 @@
 """How integers, truth values and lists of integers are read from text and written as text.
 
-The compiler adds these to programs whose parameters or results are not ``str``. Restricted Python, like the programs.
+The compiler adds these to programs whose parameters or results are not ``str``; programs that read text share them.
+Restricted Python, like the programs.
 """
 
 from __future__ import annotations
@@ -8,17 +9,15 @@ from __future__ import annotations
 
 def is_integer(text: str) -> bool:
     """Spaces, a sign or none, digits, spaces."""
-    i = _after_sign(text, _after_spaces(text, 0))
-    start = i
-    while i < len(text) and "0" <= text[i] <= "9":
-        i += 1
-    return i > start and _after_spaces(text, i) == len(text)
+    i = _after_sign(text, after_spaces(text, 0))
+    end = after_digits(text, i)
+    return end > i and after_spaces(text, end) == len(text)
 
 
 def integer(text: str) -> int:
     """The number that a text stands for of which ``is_integer`` is true."""
     value = 0
-    i = _after_spaces(text, 0)
+    i = after_spaces(text, 0)
     if "0" <= text[i] <= "9" or text[i] == "+":
         for character in text:
             if "0" <= character <= "9":
@@ -40,32 +39,24 @@ def truth(text: str) -> bool:
 
 def is_integer_list(text: str) -> bool:
     """Integers with anything between them that separates: spaces, commas, semicolons, brackets, the word "and"."""
-    i = _after_separators(text, 0)
+    i = after_separators(text, 0)
     while i < len(text):
-        i = _after_sign(text, i)
-        start = i
-        while i < len(text) and "0" <= text[i] <= "9":
-            i += 1
-        if i == start:
+        start = _after_sign(text, i)
+        end = after_digits(text, start)
+        i = after_separators(text, end)
+        if end == start or (i == end and i < len(text)):
             return False
-        after = _after_separators(text, i)
-        if after == i and i < len(text):
-            return False
-        i = after
     return True
 
 
 def integer_list(text: str) -> list[int]:
     """The numbers of a text of which ``is_integer_list`` is true."""
     numbers: list[int] = []
-    i = _after_separators(text, 0)
+    i = after_separators(text, 0)
     while i < len(text):
-        start = i
-        i += 1
-        while i < len(text) and "0" <= text[i] <= "9":
-            i += 1
-        numbers.append(integer(text[start:i]))
-        i = _after_separators(text, i)
+        end = after_digits(text, i + 1)
+        numbers.append(integer(text[i:end]))
+        i = after_separators(text, end)
     return numbers
 
 
@@ -104,20 +95,28 @@ def integer_list_to_text(values: list[int]) -> str:
 
 def _after_sign(text: str, start: int) -> int:
     """The position behind a sign that stands at ``start``, or ``start`` if there is none."""
-    if start == len(text) or "0" <= text[start] <= "9" or text[start] not in "-+−":
+    if start == len(text) or "0" <= text[start] <= "9" or text[start] not in "-+":
         return start
     return start + 1
 
 
-def _after_spaces(text: str, start: int) -> int:
-    """The position of the first character from ``start`` on that is not a space."""
+def after_digits(text: str, start: int) -> int:
+    """The position of the first character from ``start`` on that is no digit."""
     i = start
-    while i < len(text) and (text[i] == " " or text[i] == "\n" or text[i] == "\t"):
+    while i < len(text) and "0" <= text[i] <= "9":
         i += 1
     return i
 
 
-def _after_separators(text: str, start: int) -> int:
+def after_spaces(text: str, start: int) -> int:
+    """The position of the first character from ``start`` on that is not a space."""
+    i = start
+    while i < len(text) and text[i] in " \n\t":
+        i += 1
+    return i
+
+
+def after_separators(text: str, start: int) -> int:
     """The position of the first character from ``start`` on that does not separate numbers."""
     i = start
     while i < len(text):

@@ -1,11 +1,12 @@
 """Arithmetic on whole numbers of any length, given and returned as decimal text.
 
-A number is digits with an optional sign (+, - or −) and spaces around it; other text gives "not a number".
+A number is digits with an optional sign (+ or -) and spaces around it; other text gives "not a number".
 """
 
 from __future__ import annotations
 
 from ._limbs import (
+    base_for,
     divide_limbs,
     is_zero,
     limbs_of,
@@ -56,8 +57,9 @@ def divide(a: str, b: str) -> str:
         return NOT_A_NUMBER
     if y == "0":
         return DIVISION_BY_ZERO
-    parts = divide_limbs(limbs_of(x), limbs_of(y))
-    quotient = text_of(parts[0])
+    base = base_for(len(x) + len(y))
+    parts = divide_limbs(limbs_of(x, base), limbs_of(y, base), base)
+    quotient = text_of(parts[0], base)
     if (x[0] == "-") == (y[0] == "-"):
         return quotient
     if not is_zero(parts[1]):
@@ -76,8 +78,9 @@ def remainder(a: str, b: str) -> str:
         return NOT_A_NUMBER
     if y == "0":
         return DIVISION_BY_ZERO
-    parts = divide_limbs(limbs_of(x), limbs_of(y))
-    rest = signed_text(parts[1], x[0] == "-")
+    base = base_for(len(x) + len(y))
+    parts = divide_limbs(limbs_of(x, base), limbs_of(y, base), base)
+    rest = signed_text(parts[1], x[0] == "-", base)
     if rest != "0" and (x[0] == "-") != (y[0] == "-"):
         return sum_of(rest, y)
     return rest
@@ -107,16 +110,17 @@ def power(a: str, b: str) -> str:
     if len(y) > 5:
         return TOO_LARGE
     exponent = small_integer(y)
+    base = base_for(len(x) * exponent)
     result = [1]
-    square = limbs_of(x)
+    square = limbs_of(x, base)
     while True:
         if exponent % 2 == 1:
-            result = multiply_limbs(result, square)
+            result = multiply_limbs(result, square, base)
         exponent = exponent // 2
         if exponent == 0:
             break
-        square = multiply_limbs(square, square)
-    return signed_text(result, x[0] == "-" and odd)
+        square = multiply_limbs(square, square, base)
+    return signed_text(result, x[0] == "-" and odd, base)
 
 
 def compare(a: str, b: str) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from ._limbs import fraction_text, product_of
 from ._numbers import negated, small_integer, sum_of, without_zeros
+from ._text import after_digits, after_spaces
 
 FINE = 0
 BAD_SYNTAX = 1
@@ -52,9 +53,7 @@ def _fail(state: list[int], problem: int) -> None:
 
 def _next(text: str, state: list[int]) -> int:
     """Moves on to the next character that is not a space, and says where that is."""
-    i = state[POSITION]
-    while i < len(text) and text[i] in " \n\t":
-        i += 1
+    i = after_spaces(text, state[POSITION])
     state[POSITION] = i
     return i
 
@@ -145,24 +144,16 @@ def _atom(text: str, state: list[int]) -> list[str]:
             _fail(state, BAD_SYNTAX)
         return value
     start = i
-    i = _after_digits(text, i)
+    i = after_digits(text, i)
     if i == start:
         _fail(state, BAD_SYNTAX)
         state[POSITION] = len(text)
         return ["0", "1"]
     whole = text[start:i]
     if i + 1 < len(text) and text[i] == "." and "0" <= text[i + 1] <= "9":
-        end = _after_digits(text, i + 1)
+        end = after_digits(text, i + 1)
         state[POSITION] = end
         tenths = "1" + "".join(["0"] * (end - i - 1))
         return [without_zeros(whole + text[i + 1 : end]), tenths]
     state[POSITION] = i
     return [without_zeros(whole), "1"]
-
-
-def _after_digits(text: str, start: int) -> int:
-    """The position of the first character from ``start`` on that is no digit."""
-    i = start
-    while i < len(text) and "0" <= text[i] <= "9":
-        i += 1
-    return i

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ._limbs import (
     add_limbs,
+    base_for,
     compare_limbs,
     divide_by_small,
     divide_limbs,
@@ -15,7 +16,7 @@ from ._limbs import (
     remainder_limbs,
     text_of,
 )
-from ._numbers import NOT_A_NUMBER, read_number, small_integer
+from ._numbers import NOT_A_NUMBER, compare_numbers, read_number, small_integer
 
 NEGATIVE = "not defined for negative numbers"
 TOO_LARGE = "too large"
@@ -27,7 +28,8 @@ def greatest_common_divisor(a: str, b: str) -> str:
     y = read_number(b)
     if x == "" or y == "":
         return NOT_A_NUMBER
-    return text_of(gcd_limbs(limbs_of(x), limbs_of(y)))
+    base = base_for(len(x) + len(y))
+    return text_of(gcd_limbs(limbs_of(x, base), limbs_of(y, base), base), base)
 
 
 def least_common_multiple(a: str, b: str) -> str:
@@ -38,10 +40,11 @@ def least_common_multiple(a: str, b: str) -> str:
         return NOT_A_NUMBER
     if x == "0" or y == "0":
         return "0"
-    first = limbs_of(x)
-    second = limbs_of(y)
-    parts = divide_limbs(first, gcd_limbs(first, second))
-    return text_of(multiply_limbs(parts[0], second))
+    base = base_for(len(x) + len(y))
+    first = limbs_of(x, base)
+    second = limbs_of(y, base)
+    parts = divide_limbs(first, gcd_limbs(first, second, base), base)
+    return text_of(multiply_limbs(parts[0], second, base), base)
 
 
 def factorial(n: str) -> str:
@@ -56,10 +59,12 @@ def factorial(n: str) -> str:
         return NEGATIVE
     if len(number) > 4:
         return TOO_LARGE
+    count = small_integer(number)
+    base = base_for(count)
     product = [1]
-    for factor in range(2, small_integer(number) + 1):
-        multiply_by_small(product, factor)
-    return text_of(product)
+    for factor in range(2, count + 1):
+        multiply_by_small(product, factor, base)
+    return text_of(product, base)
 
 
 def fibonacci(n: str) -> str:
@@ -74,12 +79,14 @@ def fibonacci(n: str) -> str:
         return NEGATIVE
     if len(number) > 5:
         return TOO_LARGE
+    count = small_integer(number)
+    base = base_for(count // 4)
     current = [0]
     following = [1]
-    for _step in range(small_integer(number)):
-        add_limbs(current, following)
+    for _step in range(count):
+        add_limbs(current, following, base)
         current, following = following, current
-    return text_of(current)
+    return text_of(current, base)
 
 
 def fibonacci_recursive(n: int) -> int:
@@ -105,10 +112,10 @@ def is_prime(n: str) -> str:
         if _is_small_prime(small_integer(number)):
             return "yes"
         return "no"
-    for base in [2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41]:
-        if _proves_composite(number, base):
+    for witness in [2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41]:
+        if _proves_composite(number, witness):
             return "no"
-    if compare_limbs(limbs_of(number), limbs_of("3317044064679887385961981")) >= 0:
+    if compare_numbers(number, "3317044064679887385961981") >= 0:
         return TOO_LARGE
     return "yes"
 
@@ -127,34 +134,35 @@ def _is_small_prime(number: int) -> bool:
     return True
 
 
-def _proves_composite(number: str, base: int) -> bool:
-    """Whether Miller and Rabin's test to this base shows that a number is not prime."""
-    modulus = limbs_of(number)
-    if divide_by_small(modulus[:], base) == 0:
+def _proves_composite(number: str, witness: int) -> bool:
+    """Whether Miller and Rabin's test with this witness shows that a number is not prime."""
+    base = base_for(2 * len(number))
+    modulus = limbs_of(number, base)
+    if divide_by_small(modulus[:], witness, base) == 0:
         return True
     # number - 1 = odd · 2**twos
-    last = limbs_of(number)
+    last = limbs_of(number, base)
     last[0] -= 1
     if last[0] < 0:
         return True
     odd = last[:]
     twos = 0
     while odd[0] % 2 == 0:
-        divide_by_small(odd, 2)
+        divide_by_small(odd, 2, base)
         twos += 1
     bits: list[int] = []
     while not is_zero(odd):
-        bits.append(divide_by_small(odd, 2))
+        bits.append(divide_by_small(odd, 2, base))
     power = [1]
     while len(bits) > 0:
-        power = remainder_limbs(multiply_limbs(power, power), modulus)
+        power = remainder_limbs(multiply_limbs(power, power, base), modulus, base)
         if bits.pop() == 1:
-            multiply_by_small(power, base)
-            power = remainder_limbs(power, modulus)
+            multiply_by_small(power, witness, base)
+            power = remainder_limbs(power, modulus, base)
     if (len(power) == 1 and power[0] == 1) or compare_limbs(power, last) == 0:
         return False
     for _square in range(1, twos):
-        power = remainder_limbs(multiply_limbs(power, power), modulus)
+        power = remainder_limbs(multiply_limbs(power, power, base), modulus, base)
         if compare_limbs(power, last) == 0:
             return False
     return True

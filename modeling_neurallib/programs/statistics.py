@@ -20,26 +20,12 @@ def sum_numbers(numbers: str) -> str:
 
 def maximum(numbers: str) -> str:
     """The largest number in a list."""
-    values = read_numbers(numbers)
-    if problem_with(values) != "":
-        return problem_with(values)
-    largest = values[0]
-    for value in values:
-        if compare_numbers(value, largest) > 0:
-            largest = value
-    return largest
+    return _extreme(numbers, 1)
 
 
 def minimum(numbers: str) -> str:
     """The smallest number in a list."""
-    values = read_numbers(numbers)
-    if problem_with(values) != "":
-        return problem_with(values)
-    smallest = values[0]
-    for value in values:
-        if compare_numbers(value, smallest) < 0:
-            smallest = value
-    return smallest
+    return _extreme(numbers, -1)
 
 
 def mean(numbers: str) -> str:
@@ -59,6 +45,18 @@ def count_numbers(numbers: str) -> str:
     if problem_with(values) != "":
         return problem_with(values)
     return str(len(values))
+
+
+def _extreme(numbers: str, direction: int) -> str:
+    """The largest number for the direction 1, the smallest for -1."""
+    values = read_numbers(numbers)
+    if problem_with(values) != "":
+        return problem_with(values)
+    found = values[0]
+    for value in values:
+        if compare_numbers(value, found) * direction > 0:
+            found = value
+    return found
 
 
 def _total(values: list[str]) -> str:

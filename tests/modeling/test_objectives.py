@@ -91,7 +91,7 @@ def test_dense_loss_reaches_selector_and_reader_and_matches_finite_differences(
 def test_dense_learns_what_to_read_from_the_answer(dense_model: NeuralLibForCausalLM, tiny_tokenizer: Any) -> None:
     tokens, labels = example(tiny_tokenizer, "say ab", "ab")
     heads = list(dense_model.computer.parameters())
-    optimizer = torch.optim.Adam(heads, lr=0.01)
+    optimizer = torch.optim.Adam(heads, lr=0.002)
     losses = []
     for _ in range(5):
         optimizer.zero_grad()

@@ -2,43 +2,60 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from neurallib.trainer.features import Conversation, FeatureCache
+from neurallib.modeling_neurallib.objective import CallBatch, MarginalObjective
+from neurallib.modeling_neurallib.selector import UNSEEN
+from neurallib.trainer.dialogues import Dialogue
+from neurallib.trainer.features import FeatureCache
+from neurallib.trainer.lessons import Lessons, LessonWriter, collate
+from neurallib.trainer.recipe import Recipe, RecipeError
 from neurallib.trainer.shipping import NeuralLibError, load_heads
 from neurallib.trainer.tasks import Example
-from neurallib.trainer.training import (
-    Lessons,
-    LessonWriter,
-    NeuralLibTrainer,
-    Recipe,
-    RecipeError,
-    collate,
-    decided,
-)
+from neurallib.trainer.training import NeuralLibTrainer, decided, stretched
 from transformers import TrainingArguments
 
 from neurallib import NeuralLibForCausalLM
 
-REQUESTS = [
+EXAMPLES = [
     Example("Add 12 and 30", "42", "add", ("12", "30"), (((4, 6),), ((11, 13),)), "add:0"),
     Example("the sum of 5, 6 please", "11", "add", ("5", "6"), (((11, 12),), ((14, 15),)), "add:1"),
     Example("Turn strawberry around", "yrrebwarts", "reverse", ("strawberry",), (((5, 15),),), "reverse:0"),
     Example("Who was Ada?", None, None, (), (), "general:0"),
+]
+FIRST, SECOND = (Dialogue.from_example(example) for example in EXAMPLES[:2])
+DIALOGUES = [
+    *map(Dialogue.from_example, EXAMPLES),
+    Dialogue(
+        ("Add 12 and 30. Also turn strawberry around",),
+        (
+            FIRST.steps[0],
+            dataclasses.replace(Dialogue.from_example(EXAMPLES[2]).steps[0], spans=(((0, 25, 35),),)),
+        ),
+        "several",
+        "{} and {}.",
+    ),
+    Dialogue(
+        ("Add 12 and 30", "42", "now add 100 to that"),
+        (
+            dataclasses.replace(
+                FIRST.steps[0], arguments=("42", "100"), answer="142", spans=(((1, 0, 2),), ((2, 8, 11),))
+            ),
+        ),
+        "follow-up",
+    ),
 ]
 
 
 @pytest.fixture
 def lessons(tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any, tmp_path: Path) -> Lessons:
     writer = LessonWriter(tiny_model, tiny_tokenizer, Recipe(sentence_share=0.0))
-    found = []
-    for example in REQUESTS:
-        prompt = writer.prompt(example.prompt, None)
-        reply = [] if example.answer is None else [*tiny_model.computer.table.cut(example.answer), writer.end]
-        found.append(writer.lesson(example, Conversation((*prompt, *reply), len(prompt)), labelled=False))
+    found = [writer.lesson(dialogue, writer.conversation(dialogue, None), labelled=False) for dialogue in DIALOGUES]
     assert all(lesson is not None for lesson in found)
     cache = FeatureCache(tiny_model, tmp_path)
     cache.fill([lesson.conversation for lesson in found if lesson], batch_tokens=64)
@@ -59,26 +76,85 @@ def test_cached_features_are_the_models(lessons: Lessons, tiny_model: NeuralLibF
             assert base[position] == pytest.approx(float(scores[position, tokens[0, position + 1]]), abs=1e-3)
 
 
-def test_search_explains_answers(lessons: Lessons, tiny_model: NeuralLibForCausalLM) -> None:
-    computer = tiny_model.computer
-    for lesson in lessons.lessons[:3]:
-        programs = {computer.programs[e.program] for e in lesson.explanations}
-        assert lesson.example.program in programs
-        truth = tuple(tuple((s + lesson.offset, e + lesson.offset) for s, e in a) for a in lesson.example.spans)
-        assert truth in {e.pieces for e in lesson.explanations}
+def test_search_finds_the_true_calls(lessons: Lessons, tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any) -> None:
+    writer = LessonWriter(tiny_model, tiny_tokenizer, Recipe())
+    for lesson in lessons.lessons:
+        truth = writer.truth(lesson.dialogue, lesson.conversation)
+        assert len(truth) == len(lesson.dialogue.steps)
+        assert set(truth) <= set(lesson.explanations)
 
 
 def test_both_paths_have_one_likelihood(lessons: Lessons, tiny_model: NeuralLibForCausalLM) -> None:
-    from neurallib.modeling_neurallib.objective import MarginalObjective
-
-    batch = collate([lessons[i] for i in range(3)])["batch"]
+    batch = collate([lessons[i] for i in range(len(lessons))])["batch"]
     cached, _ = MarginalObjective(tiny_model.computer.eval()).score(batch)
-    for row, lesson in enumerate(lessons.lessons[:3]):
+    for row, lesson in enumerate(lessons.lessons):
+        if not lesson.dialogue.steps:
+            continue
         tokens = torch.tensor([lesson.conversation.tokens])
         labels = tokens.clone()
         labels[:, : lesson.conversation.prompt] = -100
         output = tiny_model(tokens, labels=labels)
         assert float(output.log_likelihoods[0]) == pytest.approx(float(cached[row]), abs=0.05)
+
+
+def by_enumeration(model: NeuralLibForCausalLM, batch: CallBatch, row: int) -> float:
+    """The likelihood of a reply as a sum over all sequences of calls, one after the other by the definition."""
+    computer = model.computer
+    objective = MarginalObjective(computer)
+    states = computer.projection(batch.features)
+    later = torch.ones(states.shape[1], states.shape[1], dtype=torch.bool).triu(1)
+    weights = batch.weights[:, None].masked_fill(later, UNSEEN)
+    pooled = computer.selector.pool(states, computer.selector.remember(states), weights)
+    choices = computer.selector(pooled, computer.keys(), computer.allowed())[row]
+    leads, ends = computer.writer.lead_scores(pooled)[row], computer.writer.end_scores(pooled)[row]
+    labellings, flat = objective._labellings(batch, states, pooled, computer.keys())
+    calls = [(x, float(value)) for (owner, x), value in zip(flat, labellings, strict=True) if owner == row]
+    columns = batch.decisions[row].nonzero().flatten().tolist()
+    final = columns[-1] + 1
+
+    def rest(at: int, gate: bool) -> float:
+        """Probability of what follows token ``at``; ``gate``: whether a call may open there."""
+        if at == final:
+            return 1.0
+        total = math.exp(float(batch.base[row, at])) * rest(at + 1, True)
+        if not gate:
+            return total
+        total *= math.exp(float(choices[at, 0]))
+        for x, labelling in calls:
+            if x.start != at:
+                continue
+            weight = math.exp(float(choices[at, 1 + x.program]) + labelling + float(leads[at, x.lead]))
+            end = at + x.length
+            if end + 1 == batch.ends[row]:
+                total += weight * math.exp(float(ends[end, 0]))
+            else:
+                total += weight * math.exp(float(ends[end, 1])) * rest(end, False)
+        return total
+
+    return math.log(rest(columns[0], True))
+
+
+def test_the_likelihood_sums_over_all_ways_to_call(lessons: Lessons, tiny_model: NeuralLibForCausalLM) -> None:
+    torch.manual_seed(3)
+    for parameter in tiny_model.computer.parameters():
+        parameter.data += 0.02 * torch.randn_like(parameter)
+    tiny_model.computer.selector.no_call.bias.data.zero_()
+    batch = collate([lessons[i] for i in range(len(lessons))])["batch"]
+    # Likelihoods of the order of one: the backbone's words are made cheap.
+    batch = dataclasses.replace(batch, base=batch.base * 0.05)
+    found, _ = MarginalObjective(tiny_model.computer.eval()).score(batch)
+    for row, lesson in enumerate(lessons.lessons):
+        if lesson.dialogue.steps:
+            assert float(found[row]) == pytest.approx(by_enumeration(tiny_model, batch, row), abs=1e-3)
+
+
+def test_stretching_counts_numbers_several_times(lessons: Lessons) -> None:
+    batch = collate([lessons[i] for i in range(len(lessons))])["batch"]
+    torch.manual_seed(0)
+    changed = torch.stack([stretched(batch, 10.0) - batch.weights for _ in range(20)])
+    assert changed.min() >= 0 and 0 < changed.max() <= math.log(10.0) + 1e-6
+    assert not changed[:, batch.weights <= UNSEEN].any()
+    assert not changed[:, 3].any(), "a conversation without a number has nothing to stretch"
 
 
 def test_the_trainer_learns_and_resumes_to_the_bit(
@@ -112,7 +188,9 @@ def test_the_trainer_learns_and_resumes_to_the_bit(
     resumed, _ = run(30, "halved", resume=True)
     assert all(torch.equal(straight[name], resumed[name]) for name in straight)
     assert loss < 20
-    assert set(decided(tiny_model.computer.eval(), lessons)) == {"selected", "read", "exact", "quiet"}
+    assert set(decided(tiny_model.computer.eval(), lessons)) == {
+        "exact", "selected", "read", "quiet", "programs", "confused",
+    }  # fmt: skip
 
 
 def test_recipes(tmp_path: Path) -> None:

@@ -1,0 +1,382 @@
+"""Lessons: conversations as tokens, with the calls that explain their replies, and their features."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import multiprocessing
+import os
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+from tqdm.auto import tqdm
+
+from ..modeling_neurallib.modeling_neurallib import Computer, NeuralLibForCausalLM
+from ..modeling_neurallib.objective import CallBatch, Explanation, MarginalObjective, search
+from ..modeling_neurallib.selector import UNSEEN
+from ..modeling_neurallib.writer import result_tokens
+from .carriers import spots
+from .dialogues import Dialogue, DialogueGenerator, DialogueShares
+from .features import Conversation, FeatureCache
+from .recipe import Recipe, RecipeError
+
+SYSTEM_MESSAGES = (
+    "You are a helpful assistant.",
+    "You are a careful assistant. Answer briefly.",
+    "Answer the user's question.",
+    "You are a friendly tutor who helps with all sorts of questions.",
+)
+"""Besides the chat template's own, which three of four conversations have."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A conversation to learn from.
+
+    Attributes:
+        dialogue: where it comes from. conversation: its tokens.
+        explanations: the calls that explain its reply; none for a conversation in which nothing is called.
+    """
+
+    dialogue: Dialogue
+    conversation: Conversation
+    explanations: tuple[Explanation, ...]
+
+
+Pair = tuple[Dialogue, Conversation]
+
+
+class LessonWriter:
+    """Turns dialogues into lessons: the chat format, the reply cut into tokens, the search for what explains it."""
+
+    def __init__(self, model: NeuralLibForCausalLM, tokenizer: Any, recipe: Recipe):
+        self.model, self.tokenizer, self.recipe = model, tokenizer, recipe
+        self.table = model.computer.table
+        self.objective = MarginalObjective(model.computer, recipe.budget)
+        self.end = model.config.end_of_turn_token_id
+
+    def prompt(self, messages: Sequence[str], system: str | None) -> list[int]:
+        """Tokens of a conversation (user, assistant, user, …), up to where the next reply begins."""
+        turns = [{"role": ("user", "assistant")[i % 2], "content": message} for i, message in enumerate(messages)]
+        if system is not None:
+            turns.insert(0, {"role": "system", "content": system})
+        encoded = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)
+        return list(encoded["input_ids"])
+
+    def reply(self, dialogue: Dialogue) -> list[int]:
+        """Tokens of the reply: what stands around the results as the tokenizer cuts it, results as the writer does."""
+        *befores, after = dialogue.around
+        tokens: list[int] = []
+        for before, step in zip(befores, dialogue.steps, strict=True):
+            lead = before.endswith(" ")
+            tokens += self.tokenizer.encode(before[:-1] if lead else before, add_special_tokens=False) if before else []
+            tokens += result_tokens(self.table, int(lead), step.answer)
+        return tokens + (self.tokenizer.encode(after, add_special_tokens=False) if after else [])
+
+    def conversation(self, dialogue: Dialogue, system: str | None) -> Conversation:
+        """The tokens of a dialogue, with its reply if something must be called."""
+        prompt = self.prompt(dialogue.messages, system)
+        if not dialogue.steps:
+            return Conversation(tuple(prompt), len(prompt))
+        return Conversation((*prompt, *self.reply(dialogue), self.end), len(prompt))
+
+    def offsets(self, dialogue: Dialogue, conversation: Conversation) -> list[int]:
+        """The character at which each message begins in a conversation.
+
+        Raises:
+            RecipeError: the chat template changed a message.
+        """
+        text = self.table.characters(conversation.tokens[: conversation.prompt]).text()
+        found = []
+        end = len(text)
+        for message in reversed(dialogue.messages):
+            at = text.rfind(message.strip(), 0, end)
+            if at < 0:
+                raise RecipeError(f"the chat template changed the message {message!r}: the conversation lacks it")
+            end = at
+            found.append(at - (len(message) - len(message.lstrip())))
+        return found[::-1]
+
+    def truth(self, dialogue: Dialogue, conversation: Conversation) -> list[Explanation]:
+        """The calls that the generator had in mind; none if the reply was cut in another way."""
+        offsets = self.offsets(dialogue, conversation)
+        reply = list(conversation.tokens[conversation.prompt :])
+        calls: list[Explanation] = []
+        searched = 0
+        for step in dialogue.steps:
+            pieces = tuple(
+                tuple((start + offsets[message], end + offsets[message]) for message, start, end in argument)
+                for argument in step.spans
+            )
+            program = self.model.computer.programs.index(step.program)
+            written = [(lead, result_tokens(self.table, lead, step.answer)) for lead in (1, 0)]
+            found = next(
+                (
+                    (at, lead, len(result))
+                    for at in range(searched, len(reply))
+                    for lead, result in written
+                    if reply[at : at + len(result)] == result
+                ),
+                None,
+            )
+            if found is None:
+                return []
+            at, lead, length = found
+            calls.append(Explanation(conversation.prompt - 1 + at, program, pieces, lead, length))
+            searched = at + length
+        return calls
+
+    def lesson(self, dialogue: Dialogue, conversation: Conversation, labelled: bool) -> Lesson | None:
+        """None where the reply has no explanation; results that have too many say nothing and are not used."""
+        if not dialogue.steps:
+            return Lesson(dialogue, conversation, ())
+        if labelled:
+            found = self.truth(dialogue, conversation)
+        else:
+            decisions = range(conversation.prompt - 1, len(conversation.tokens) - 1)
+            characters = self.table.characters(conversation.tokens)
+            found = self.objective.explain(conversation.tokens, list(decisions), characters)
+        counts = Counter((one.start, one.length) for one in found)
+        kept = tuple(one for one in found if counts[one.start, one.length] <= self.recipe.most_explanations)
+        return Lesson(dialogue, conversation, kept) if kept else None
+
+
+class Lessons(Dataset):  # type: ignore[type-arg]
+    """Lessons with their features."""
+
+    def __init__(self, lessons: Sequence[Lesson], cache: FeatureCache, computer: Computer):
+        self.lessons, self.cache = lessons, cache
+        self.table, self.end = computer.table, computer.config.end_of_turn_token_id
+
+    def __len__(self) -> int:
+        return len(self.lessons)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        lesson = self.lessons[index]
+        features, base = self.cache[lesson.conversation]
+        tokens = lesson.conversation.tokens
+        return {
+            "features": features,
+            "base": base,
+            "prompt": lesson.conversation.prompt,
+            "characters": self.table.characters(tokens),
+            "goes_on": self.table.goes_on(np.array([tokens]), np.array([-1]))[0],
+            "explanations": list(lesson.explanations),
+            "end": len(tokens) - 1 if len(tokens) > lesson.conversation.prompt and tokens[-1] == self.end else -1,
+        }
+
+
+def collate(items: Sequence[dict[str, Any]]) -> dict[str, CallBatch]:
+    """Right-padded batch of lessons."""
+    longest = max(len(item["features"]) for item in items)
+    width = items[0]["features"].shape[1]
+    features = torch.zeros(len(items), longest, width)
+    weights = torch.full((len(items), longest), UNSEEN)
+    prompt = torch.zeros(len(items), longest, dtype=torch.bool)
+    decisions = torch.zeros(len(items), longest, dtype=torch.bool)
+    base = torch.zeros(len(items), longest)
+    for row, item in enumerate(items):
+        length = len(item["features"])
+        features[row, :length] = torch.from_numpy(np.asarray(item["features"], dtype=np.float32))
+        weights[row, :length][~torch.from_numpy(item["goes_on"])] = 0.0
+        first = item["prompt"] - 1
+        # The last token of a reply has no successor in the lesson; a prompt alone still decides at its last token.
+        last = max(length - 1, item["prompt"])
+        decisions[row, first:last] = True
+        prompt[row, :first] = True
+        base[row, first:last] = torch.from_numpy(np.asarray(item["base"][first:last], dtype=np.float32))
+    return {
+        "batch": CallBatch(
+            features,
+            weights,
+            prompt,
+            [item["characters"] for item in items],
+            decisions,
+            base,
+            [item["explanations"] for item in items],
+            [item["end"] for item in items],
+        )
+    }
+
+
+def conversations(writer: LessonWriter, split: str, count: int, directory: Path) -> list[Pair]:
+    """The dialogues of a split with their replies, as tokens. Number i depends on the recipe, the split and i alone.
+
+    Some replies are sentences: the backbone writes them (its own words, its own wrong values), and the results are put in
+    the place of the values.
+    """
+    recipe = writer.recipe
+    try:
+        shares = DialogueShares(**recipe.shares)
+    except TypeError as error:
+        raise RecipeError(f"shares has kinds that there are not: {error}") from error
+    dialogues = list(DialogueGenerator(recipe.seed, split=split).dialogues(count, shares))  # type: ignore[arg-type]
+    draws = [random.Random(f"{recipe.seed}:{split}:{number}") for number in range(count)]
+    systems = [draw.choice(SYSTEM_MESSAGES) if draw.random() < 0.25 else None for draw in draws]
+    spoken = [
+        number
+        for number, (dialogue, draw) in enumerate(zip(dialogues, draws, strict=True))
+        if len(dialogue.steps) > 1
+        or (dialogue.steps and len(dialogue.messages) == 1 and draw.random() < recipe.sentence_share)
+    ]
+    prompts = [writer.prompt(dialogues[number].messages, systems[number]) for number in spoken]
+    for number, reply in zip(spoken, sampled_replies(writer, prompts, directory), strict=True):
+        dialogue = dialogues[number]
+        text = writer.table.characters(reply).text()
+        template = spots("\n".join(dialogue.messages), text, [step.answer for step in dialogue.steps])
+        if template is not None:
+            dialogues[number] = dataclasses.replace(dialogue, reply=template)
+    return [
+        (dialogue, writer.conversation(dialogue, system)) for dialogue, system in zip(dialogues, systems, strict=True)
+    ]
+
+
+def written_by_the_backbone(writer: LessonWriter, directory: Path) -> list[Pair]:
+    """General conversations with replies of the backbone, so that the gate learns to stay shut within a reply."""
+    recipe = writer.recipe
+    shares = DialogueShares(general=1.0, later=0.0, follow_up=0.0, several=0.0)
+    generator = DialogueGenerator(recipe.seed, split="train")
+    dialogues = list(generator.dialogues(recipe.replies, shares, start=10**6))
+    prompts = [writer.prompt(dialogue.messages, None) for dialogue in dialogues]
+    return [
+        (dialogue, Conversation((*prompt, *reply), len(prompt)))
+        for dialogue, prompt, reply in zip(dialogues, prompts, sampled_replies(writer, prompts, directory), strict=True)
+    ]
+
+
+@torch.no_grad()
+def sampled_replies(
+    writer: LessonWriter, prompts: Sequence[list[int]], directory: Path, batch: int = 64
+) -> list[list[int]]:
+    """Replies that the backbone writes by itself at temperature 0.7, in left-padded batches; remembered in ``directory``."""
+    model, recipe = writer.model, writer.recipe
+    told = json.dumps([recipe.base, recipe.seed, recipe.reply_tokens, prompts])
+    remembered = directory / f"replies-{hashlib.sha256(told.encode()).hexdigest()[:16]}.json"
+    if remembered.exists():
+        stored: list[list[int]] = json.loads(remembered.read_text())
+        return stored
+    pad = model.config.pad_token_id or 0
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    replies: list[list[int]] = [[] for _ in prompts]
+    kept, model.config.disabled_programs = model.config.disabled_programs, model.computer.programs
+    torch.manual_seed(recipe.seed)
+    with tqdm(total=len(order), desc="replies of the backbone", leave=False) as bar:
+        for start in range(0, len(order), batch):
+            chosen = order[start : start + batch]
+            longest = max(len(prompts[i]) for i in chosen)
+            tokens = torch.tensor([[pad] * (longest - len(prompts[i])) + prompts[i] for i in chosen])
+            mask = torch.tensor([[0] * (longest - len(prompts[i])) + [1] * len(prompts[i]) for i in chosen])
+            written = model.generate(
+                tokens.to(model.device), attention_mask=mask.to(model.device), max_new_tokens=recipe.reply_tokens,
+                do_sample=True, temperature=0.7, pad_token_id=pad,
+            )  # fmt: skip
+            for i, reply in zip(chosen, written[:, longest:].tolist(), strict=True):
+                replies[i] = reply[: reply.index(pad) + 1] if pad in reply else reply
+            bar.update(len(chosen))
+    model.config.disabled_programs = kept
+    _written_whole(remembered, json.dumps(replies))
+    return replies
+
+
+def _written_whole(path: Path, text: str) -> None:
+    """A file is there with all of its text, or not at all."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.write_text(text)
+    os.replace(scratch, path)
+
+
+def explained(writer: LessonWriter, pairs: Sequence[Pair], labelled: Sequence[bool], title: str) -> list[Lesson | None]:
+    """The lesson of each pair, searched for on all cores (forked, where the platform can: the library is shared that way)."""
+
+    def work(numbers: Sequence[int]) -> list[Lesson | None]:
+        return [writer.lesson(*pairs[number], labelled[number]) for number in numbers]
+
+    global _WORK
+    _WORK = work
+    blocks = [range(start, min(start + 50, len(pairs))) for start in range(0, len(pairs), 50)]
+    lessons: list[Lesson | None] = []
+    library = writer.model.library
+    assert library is not None
+    with tqdm(total=len(pairs), desc=title) as bar:
+        if "fork" not in multiprocessing.get_all_start_methods() or (os.cpu_count() or 1) < 2 or all(labelled):
+            done = map(_run_work, blocks)
+            for block in done:
+                lessons += block
+                bar.update(len(block))
+        else:
+            # Compile the engine once before the fork, not once in every process.
+            search(library, writer.objective.programs(), "1 2", "3", 1, writer.model.computer.machine)
+            with multiprocessing.get_context("fork").Pool() as pool:
+                for block in pool.imap(_run_work, blocks):
+                    lessons += block
+                    bar.update(len(block))
+    return lessons
+
+
+def _search_hash(writer: LessonWriter, pairs: Sequence[Pair], labelled: Sequence[bool]) -> str:
+    """What the explanations of conversations depend on."""
+    library = writer.model.library
+    assert library is not None
+    told = [library.fingerprint, writer.recipe.budget, writer.recipe.most_explanations, list(labelled)]
+    return hashlib.sha256(json.dumps([*told, [c.digest for _, c in pairs]]).encode()).hexdigest()[:16]
+
+
+def restored(dialogue: Dialogue, conversation: Conversation, stored: list[Any] | None) -> Lesson | None:
+    """A lesson whose explanations were searched for before."""
+    if stored is None:
+        return None
+    explanations = [
+        Explanation(start, program, tuple(tuple((s, e) for s, e in argument) for argument in pieces), lead, length)
+        for start, program, pieces, lead, length in stored
+    ]
+    return Lesson(dialogue, conversation, tuple(explanations))
+
+
+_WORK: Callable[[Sequence[int]], list[Lesson | None]] | None = None
+"""What the processes of :func:`explained` do: inherited by the fork, because a library and a model are not to be pickled."""
+
+
+def _run_work(numbers: Sequence[int]) -> list[Lesson | None]:
+    assert _WORK is not None
+    return _WORK(numbers)
+
+
+def prepare(
+    model: NeuralLibForCausalLM, tokenizer: Any, recipe: Recipe, split: str, count: int, directory: Path
+) -> tuple[Lessons, dict[str, int]]:
+    """Lessons of a split with their features, and how many requests of each program no call was found for.
+
+    Args:
+        directory: where replies, explanations and features are remembered.
+    """
+    writer = LessonWriter(model, tokenizer, recipe)
+    share = {"answers": 0.0, "calls": 1.0}.get(str(recipe.supervision))
+    share = float(recipe.supervision) if share is None else share
+    pairs = conversations(writer, split, count, directory)
+    labelled = [split != "train" or random.Random(f"labelled:{recipe.seed}:{n}").random() < share for n in range(count)]
+    remembered = directory / f"explanations-{split}-{_search_hash(writer, pairs, labelled)}.json"
+    if remembered.exists():
+        found = [
+            restored(*pair, stored) for pair, stored in zip(pairs, json.loads(remembered.read_text()), strict=True)
+        ]
+    else:
+        found = explained(writer, pairs, labelled, f"{split}: explaining answers")
+        told = [None if one is None else [dataclasses.astuple(e) for e in one.explanations] for one in found]
+        _written_whole(remembered, json.dumps(told))
+    lessons = [lesson for lesson in found if lesson is not None]
+    unexplained = (step for (d, _), lesson in zip(pairs, found, strict=True) if lesson is None for step in d.steps)
+    left_out = Counter(step.program for step in unexplained)
+    if split == "train" and recipe.replies:
+        lessons += [Lesson(*pair, ()) for pair in written_by_the_backbone(writer, directory)]
+    with tqdm(total=len(lessons), desc=f"{split}: features of the backbone") as bar:
+        cache = FeatureCache(model, directory / "features")
+        cache.fill([lesson.conversation for lesson in lessons], progress=bar.update)
+    return Lessons(lessons, cache, model.computer), dict(left_out)

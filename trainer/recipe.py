@@ -1,0 +1,94 @@
+"""The recipe: all that a training run depends on, from YAML and ``key=value``."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be followed."""
+
+
+@dataclass
+class Recipe:
+    """What a training run depends on.
+
+    Attributes:
+        base: "smollm2-135m", a model id or a folder.
+        output: folder of checkpoints and of the trained heads.
+        examples: conversations drawn. shares: parts of them of each kind of :class:`DialogueShares`, by name; the rest are
+            plain requests.
+        replies: general conversations whose reply is written by the backbone first, so that the gate learns to stay shut
+            within replies.
+        sentence_share: part of the plain requests whose reply is a sentence of the backbone's, with the result put in; those
+            for several results all are. reply_tokens: the most tokens that the backbone writes.
+        supervision: "answers" (the search explains them), "calls" (the truth is given), or a share of requests with the truth.
+        budget: exact runs spent on the search of one answer. most_explanations: an answer with more is left out.
+        validation: conversations with wordings that training never sees.
+        prompt_weight: weight of "no call within the prompt" beside the likelihood of the reply.
+        stretch: the most that a number or a separator is counted as in attention while training (each row draws from 1 to
+            this), which stands for longer lists than any that is trained on.
+        heads: fields of ``NeuralLibConfig`` that shape the heads.
+        seed, epochs, batch_size, learning_rate, weight_decay, warmup: of the optimisation.
+    """
+
+    base: str = "smollm2-135m"
+    output: str = "runs/smollm2-135m"
+    examples: int = 7_000
+    shares: dict[str, float] = field(default_factory=dict)
+    replies: int = 300
+    reply_tokens: int = 32
+    sentence_share: float = 0.08
+    supervision: str | float = "answers"
+    budget: int = 6_000
+    most_explanations: int = 64
+    validation: int = 480
+    prompt_weight: float = 1.0
+    stretch: float = 10.0
+    heads: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    epochs: float = 6.0
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.02
+    warmup: float = 0.05
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+        """A recipe from YAML, with ``key=value`` overrides.
+
+        Raises:
+            RecipeError: no such file, not a mapping, an unknown key (the nearest valid one is named), a value of another type.
+        """
+        try:
+            values = yaml.safe_load(Path(path).read_text()) or {}
+        except OSError as error:
+            raise RecipeError(f"the recipe {path} cannot be read: {error.strerror}") from error
+        except yaml.YAMLError as error:
+            raise RecipeError(f"the recipe {path} is not YAML: {error}") from error
+        if not isinstance(values, dict):
+            raise RecipeError(f"the recipe {path} must be a mapping of keys to values, found {type(values).__name__}")
+        for override in overrides:
+            key, equals, value = override.partition("=")
+            if not equals:
+                raise RecipeError(f"an override has the form key=value, found {override!r}")
+            values[key] = yaml.safe_load(value)
+        fields = {f.name: f for f in dataclasses.fields(cls)}
+        for key, value in values.items():
+            if key not in fields:
+                nearest = difflib.get_close_matches(str(key), fields, n=1)
+                hint = f"; did you mean {nearest[0]!r}?" if nearest else f"; known keys: {', '.join(fields)}"
+                raise RecipeError(f"the recipe has no key {key!r}{hint}")
+            default = getattr(cls(), key)
+            accepts: tuple[type, ...] = (int, float) if isinstance(default, float) else (type(default),)
+            accepts = (str, float, int) if key == "supervision" else accepts
+            if not isinstance(value, accepts) or (isinstance(value, bool) and bool not in accepts):
+                raise RecipeError(f"{key} must be {' or '.join(t.__name__ for t in accepts)}, found {value!r}")
+        return cls(**values)
