@@ -1,6 +1,8 @@
 """Exact answers on requests: wordings never seen, wordings seen with new values, longer inputs, and general prompts.
 
     python benchmarks/requests.py unseen      benchmarks/requests_unseen.jsonl, written by someone shown the docstrings only
+    python benchmarks/requests.py blind       benchmarks/requests_blind_2.jsonl, likewise, written later by someone else
+    python benchmarks/requests.py dialogues   benchmarks/requests_dialogues.jsonl: later turns, follow-ups, two requests in one
     python benchmarks/requests.py seen        wordings of the training set, new values
     python benchmarks/requests.py long        numbers of 40 digits, lists of 64; trained on ≤ 4 digits and ≤ 8 numbers
     python benchmarks/requests.py general     benchmarks/prompts_general.txt, which need no call
@@ -35,8 +37,9 @@ def folded(text: str) -> str:
 
 
 def requests(kind: str, count: int) -> list[dict[str, Any]]:
-    if kind == "unseen":
-        return [json.loads(line) for line in (HERE / "requests_unseen.jsonl").read_text().splitlines()]
+    if kind in FILES:
+        items = [json.loads(line) for line in (HERE / FILES[kind]).read_text().splitlines()]
+        return [item if kind != "dialogues" else as_request(item) for item in items]
     if kind == "general":
         lines = (HERE / "prompts_general.txt").read_text().splitlines()
         return [{"request": line.replace("\\n", "\n")} for line in lines if line.strip()][: count or None]
@@ -52,6 +55,25 @@ def requests(kind: str, count: int) -> list[dict[str, Any]]:
     ]
 
 
+FILES = {"unseen": "requests_unseen.jsonl", "blind": "requests_blind_2.jsonl", "dialogues": "requests_dialogues.jsonl"}
+
+
+def as_request(dialogue: dict[str, Any]) -> dict[str, Any]:
+    """A conversation in the form of a request: its kind stands for the program, its first call's arguments for all."""
+    calls, turns = dialogue["calls"], dialogue["messages"]
+    earlier = {turn["content"] for turn in turns if turn["role"] == "assistant"}
+    follows = any(argument in earlier for call in calls for argument in call["arguments"])
+    kind = "several" if len(calls) > 1 else "follow-up" if follows else "later turn"
+    return {
+        "request": turns,
+        "program": kind,
+        "called": [call["program"] for call in calls],
+        "arguments": calls[0]["arguments"],
+        "answer": dialogue["answer"],
+        "answers": [call["answer"] for call in calls],
+    }
+
+
 TWO_NUMBERS = ("add", "subtract", "multiply", "divide", "remainder", "compare")
 """Asked with numbers of 40 digits; the other arithmetic keeps to small results or runs."""
 
@@ -63,13 +85,11 @@ LISTS = (
 
 @torch.no_grad()
 def replies(
-    model: Any, tokenizer: Any, prompts: list[str], new_tokens: int, batch: int
+    model: Any, tokenizer: Any, prompts: list[str | list[dict[str, str]]], new_tokens: int, batch: int
 ) -> list[tuple[str, tuple[Any, ...]]]:
-    """(text, calls) of each prompt, greedy, in left-padded batches of similar length."""
-    texts = [
-        tokenizer.apply_chat_template([{"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=False)
-        for prompt in prompts
-    ]
+    """(text, calls) of each prompt (a message, or turns), greedy, in left-padded batches of similar length."""
+    turns = [[{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt for prompt in prompts]
+    texts = [tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False) for turn in turns]
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     found: dict[int, tuple[str, tuple[Any, ...]]] = {}
     for start in range(0, len(order), batch):
@@ -94,9 +114,13 @@ def replies(
 def verdict(item: dict[str, Any], text: str, calls: tuple[Any, ...], library: Any) -> str:
     """ "exact", or where the reply went wrong."""
     reply = text.strip()
+    if len(item.get("answers", ())) > 1:
+        # In the backbone's own words: the results of the calls count, each once and in order, and all must be in the reply.
+        results = [call.result for call in calls]
+        return "exact" if results == item["answers"] and all(result in reply for result in results) else "several"
     if folded(reply.removesuffix(".")) == folded(item["answer"]):
         return "exact"
-    if not calls or calls[0].program != item["program"]:
+    if not calls or calls[0].program not in item.get("called", [item["program"]]):
         return "selecting"
     if [folded(a) for a in calls[0].arguments] != [folded(a) for a in item["arguments"]]:
         return "reading"
@@ -107,7 +131,7 @@ def verdict(item: dict[str, Any], text: str, calls: tuple[Any, ...], library: An
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=["unseen", "seen", "long", "general"])
+    parser.add_argument("kind", choices=[*FILES, "seen", "long", "general"])
     parser.add_argument("--heads", type=Path, help="folder of trained heads; the shipped ones by default")
     parser.add_argument(
         "--count", type=int, default=0, help="requests to draw (seen, long), or the first prompts (general)"

@@ -14,7 +14,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,9 @@ from .machine.operations import CODES, FIELDS, OPERATIONS, Fault
 from .machine.state import RunResult
 
 FORMAT_VERSION = 1
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""Format version → how a description of that version becomes one of the next; tensors are read by what it then says."""
+
 CONFIG_FILE = "library_config.json"
 TENSOR_FILE = "library.safetensors"
 
@@ -41,6 +44,19 @@ LARGEST_IMMEDIATE = 2**31 - 1
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 _LIBRARY_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _TYPES = ("str", "int", "bool", "list[int]")
+_SAMPLES = {
+    "str": (
+        ("5 3 9 1", "3", "2", "7", "4", "6"),
+        ("12", "5", "3", "7", "2", "9"),
+        ("2 + 3 * 4", "+", "4", "3", "2", "1"),
+        ("strawberry", "r", "a", "e", "b", "y"),
+    ),
+    "int": (("12", "5", "3", "7", "2", "9"), ("7", "2", "5", "3", "9", "4"), *[("3", "4", "6", "2", "5", "8")] * 2),
+    "bool": (("yes", "no", "yes", "no", "yes", "no"), *[("no", "yes", "no", "yes", "no", "yes")] * 3),
+    "list[int]": (("5 3 9 1", "2 8", "7 4 6", "1 1", "6", "3 2"), *[("4 8 15", "16 23", "42", "1 2", "9", "5")] * 3),
+}
+"""Type of a parameter → four samples of arguments, each with a text for every position."""
+
 _HAS_IMMEDIATE = np.array(["i" in operation.operands for operation in OPERATIONS])
 _HAS_ADDRESS = np.array(["l" in operation.operands for operation in OPERATIONS])
 _ENDS = np.array([operation.name in ("halt", "jump", "return") for operation in OPERATIONS])
@@ -89,6 +105,7 @@ class Program:
         source: the Python function that it was compiled from.
         minimum_values: the smallest V on which each of its constants is a word. With fewer values an instruction whose
             constant is none faults when it is reached.
+        library: the library that it was linked from; empty for the one that holds it.
     """
 
     name: str
@@ -99,6 +116,16 @@ class Program:
     length: int
     source: str
     minimum_values: int
+    library: str = ""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One run of a program: its arguments and what came of them."""
+
+    program: str
+    arguments: tuple[str, ...]
+    result: str
 
 
 @dataclass(frozen=True)
@@ -122,6 +149,7 @@ class NeuralLibrary:
         origins: start address → the function whose instructions begin there.
         lines: source line of each instruction, int64 [P], 0 for none.
         registers: R of the machine that it was compiled for; no other can run it.
+        repository: ``org/name`` on the Hub that it was loaded from or pushed to, if any. revision: the commit's hash there.
     """
 
     name: str
@@ -130,6 +158,8 @@ class NeuralLibrary:
     origins: dict[int, Origin] = field(default_factory=dict)
     lines: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     registers: int = 16
+    repository: str = ""
+    revision: str = ""
 
     def __post_init__(self) -> None:
         self._machines: dict[MachineConfig, ExactMachine] = {}
@@ -239,6 +269,31 @@ class NeuralLibrary:
         code[outside] = (CODES["guard"], 0, 0, 0, 0)
         return code
 
+    def worked_examples(self, programs: Sequence[str] | None = None, max_steps: int = 1_000_000) -> list[Example]:
+        """One example of each program, really run. A program that only faults on the samples has none.
+
+        The arguments are samples of the parameters' types, of which the first is taken whose result no other sample has:
+        an error of the domain tends to be the same text for all.
+
+        Args:
+            programs: names; all programs if None. max_steps: the most instructions that one run may take.
+        """
+        tried = []
+        for name in self.programs if programs is None else programs:
+            parameters = self.program(name).parameters
+            drawn = [tuple(_SAMPLES[each.type][i][k] for k, each in enumerate(parameters)) for i in range(4)]
+            tried += [(name, arguments) for arguments in dict.fromkeys(drawn)]
+        results = self.run_batch(tried, max_steps=max_steps)
+        examples: dict[str, list[Example]] = {}
+        for (name, arguments), result in zip(tried, results, strict=True):
+            if result.text is not None:
+                examples.setdefault(name, []).append(Example(name, arguments, result.text))
+        chosen = []
+        for found in examples.values():
+            texts = [example.result for example in found]
+            chosen.append(next((example for example in found if texts.count(example.result) == 1), found[0]))
+        return chosen
+
     # Code
 
     @property
@@ -302,6 +357,8 @@ class NeuralLibrary:
     def link(cls, libraries: Sequence[NeuralLibrary], name: str | None = None) -> NeuralLibrary:
         """One library of several. A program whose name occurs more than once becomes ``library.name``.
 
+        Every program remembers the library that it comes from (:meth:`library_of`).
+
         Raises:
             LibraryError: there is none, two of the same name hold a program of the same name, or they are compiled for
                 machines of different registers.
@@ -311,6 +368,7 @@ class NeuralLibrary:
         if len({library.registers for library in libraries}) > 1:
             found = ", ".join(f"{library.name}: {library.registers}" for library in libraries)
             raise LibraryError(f"libraries for machines of different registers ({found}); compile them for the same")
+        linked = name or (libraries[0].name if len(libraries) == 1 else "linked")
         names = [program for library in libraries for program in library.programs]
         programs: dict[str, Program] = {}
         origins: dict[int, Origin] = {}
@@ -328,10 +386,40 @@ class NeuralLibrary:
                     raise LibraryError(
                         f"two libraries named {library.name!r} have a program {program.name!r}; rename one"
                     )
-                programs[called] = replace(program, name=called, entry=program.entry + start)
+                source = program.library or library.name
+                programs[called] = replace(
+                    program, name=called, entry=program.entry + start, library="" if source == linked else source
+                )
             start += len(code)
-        linked = name or (libraries[0].name if len(libraries) == 1 else "linked")
         return cls(linked, programs, np.concatenate(parts), origins, np.concatenate(lines), libraries[0].registers)
+
+    def part(self, name: str, programs: Mapping[str, str], start: int, stop: int) -> NeuralLibrary:
+        """One of the libraries that this one was linked from.
+
+        Args:
+            name: its name. programs: its programs, name here → name there.
+            start: address of its first instruction. stop: address after its last.
+
+        Raises:
+            LibraryError: these programs and instructions do not make a library.
+        """
+        code = self.instructions[start:stop].copy()
+        code[_HAS_ADDRESS[code[:, 0]], 4] -= start
+        found = {}
+        for here, there in programs.items():
+            program = self.program(here)
+            source = "" if program.library == name else program.library
+            found[there] = replace(program, name=there, entry=program.entry - start, library=source)
+        origins = {address - start: origin for address, origin in self.origins.items() if start <= address < stop}
+        return NeuralLibrary(name, found, code, origins, self.lines[start:stop].copy(), self.registers)
+
+    def library_of(self, program: str) -> str:
+        """The name of the library that a program comes from: this one, or the one that it was linked from.
+
+        Raises:
+            LibraryError: there is no such program.
+        """
+        return self.program(program).library or self.name
 
     # Reading by people
 
@@ -500,6 +588,10 @@ class NeuralLibrary:
                 raise LibraryError(f"{here}: a parameter is named like a Python variable")
             if parameter.type not in _TYPES:
                 raise LibraryError(f"{here}: parameter {parameter.name} must be one of {', '.join(_TYPES)}")
+        if not isinstance(program.library, str) or len(program.library) > MAXIMUM_NAME:
+            raise LibraryError(f"{here}: the library that it comes from must be a name")
+        if program.library and not _LIBRARY_NAME.fullmatch(program.library):
+            raise LibraryError(f"{here}: the library that it comes from is named by letters, digits, _ and -")
         if program.returns not in _TYPES:
             raise LibraryError(f"{here}: the result must be one of {', '.join(_TYPES)}")
         count = len(self.instructions)
@@ -525,10 +617,7 @@ class NeuralLibrary:
             "registers": self.registers,
             "instructions": len(self.instructions),
             "minimum_values": max(program.minimum_values for program in self.programs.values()),
-            "programs": [
-                asdict(program) | {"parameters": [asdict(each) for each in program.parameters]}
-                for program in self.programs.values()
-            ],
+            "programs": [_program_description(program) for program in self.programs.values()],
             "symbols": [{"address": address, **asdict(self.origins[address])} for address in sorted(self.origins)],
         }
 
@@ -685,6 +774,13 @@ def _get(data: Any, key: str, kind: type, where: str) -> Any:
     return value
 
 
+def _program_description(program: Program) -> dict[str, Any]:
+    described = asdict(program) | {"parameters": [asdict(each) for each in program.parameters]}
+    if not program.library:
+        del described["library"]
+    return described
+
+
 def _program(item: Any, where: str) -> Program:
     return Program(
         name=_get(item, "name", str, where),
@@ -698,6 +794,7 @@ def _program(item: Any, where: str) -> Program:
         length=_get(item, "length", int, where),
         source=_get(item, "source", str, where),
         minimum_values=_get(item, "minimum_values", int, where),
+        library=_get(item, "library", str, where) if "library" in item else "",
     )
 
 

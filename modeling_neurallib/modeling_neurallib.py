@@ -216,6 +216,10 @@ class Computer(nn.Module):
         """True when there is nothing that could be called."""
         return self.config.library is None or self.offsets.shape[0] == 0
 
+    @torch.compiler.disable(
+        reason="a NeuralLib model decides and runs calls between graphs, so one graph cannot hold it: "
+        "compile without fullgraph=True"
+    )
     @torch.no_grad()
     def advance(self, layer: CallLayer, tokens: Tensor, mask: Tensor, features: Tensor) -> list[Intervention]:
         """Take in the next T positions of every sequence, decide calls, and say what they make of the tokens to come.
@@ -231,7 +235,6 @@ class Computer(nn.Module):
         keys, allowed = self.settled()
         choices = self.selector(pooled, keys, allowed)
         opens = (choices[..., 0].exp() < 1 - self.config.call_threshold).tolist()
-        ends = self.writer.end_scores(pooled)
         interventions = []
         real = mask.tolist()
         for number, row in enumerate(layer.rows):
@@ -248,7 +251,7 @@ class Computer(nn.Module):
                         row.calls.append(call)
                         following = row.following()
                 if following is not None:
-                    found = self.write(row, *following, ends=ends[number, column])
+                    found = self.write(row, *following, pooled[number, column])
                     if found is not None:
                         interventions.append(Intervention(number, column, *found))
         return interventions
@@ -264,13 +267,14 @@ class Computer(nn.Module):
         seen = mask & ~torch.from_numpy(self.table.goes_on(ids, before)).to(mask.device)
         return torch.where(seen, 0.0, UNSEEN).to(self.offsets.dtype)
 
-    def write(self, row: Row, call: Call, written: int, ends: Tensor) -> tuple[int | None, np.ndarray | None] | None:
+    def write(self, row: Row, call: Call, written: int, pooled: Tensor) -> tuple[int | None, np.ndarray | None] | None:
         """The next token of a result, its end, or the tokens forbidden after it; None where the backbone is free."""
         if written < len(call.tokens):
             return call.tokens[written], None
         after = written - len(call.tokens)
-        if after == 0 and int(ends.argmax()) == END and self.config.end_of_turn_token_id is not None:
-            return self.config.end_of_turn_token_id, None
+        if after == 0 and self.config.end_of_turn_token_id is not None:
+            if int(self.writer.end_scores(pooled).argmax()) == END:
+                return self.config.end_of_turn_token_id, None
         if after > 1:
             return None
         forbidden = forbidden_after(self.table, call.result or "", row.tokens[len(row.tokens) - after :])

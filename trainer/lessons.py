@@ -9,14 +9,14 @@ import multiprocessing
 import os
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 from tqdm.auto import tqdm
 
 from ..modeling_neurallib.modeling_neurallib import Computer, NeuralLibForCausalLM
@@ -172,6 +172,35 @@ class Lessons(Dataset):  # type: ignore[type-arg]
             "explanations": list(lesson.explanations),
             "end": len(tokens) - 1 if len(tokens) > lesson.conversation.prompt and tokens[-1] == self.end else -1,
         }
+
+
+class SimilarLengths(Sampler[int]):
+    """Lessons in random order, but lessons of similar length beside each other, so that batches carry little padding.
+
+    Args:
+        lengths: tokens of each lesson. batch_size: lessons in a batch. blocks: batches that are sorted by length together and
+            then shuffled. Draws from torch's global generator, which a checkpoint restores.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, blocks: int = 8):
+        self.lengths, self.batch_size, self.blocks = lengths, batch_size, blocks
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        order = torch.randperm(len(self.lengths)).tolist()
+        size = self.batch_size * self.blocks
+        batches: list[list[int]] = []
+        for start in range(0, len(order), size):
+            block = sorted(order[start : start + size], key=lambda i: self.lengths[i])
+            batches += [block[i : i + self.batch_size] for i in range(0, len(block), self.batch_size)]
+        full = [batch for batch in batches if len(batch) == self.batch_size]
+        for number in torch.randperm(len(full)).tolist():
+            yield from full[number]
+        for batch in batches:
+            if len(batch) < self.batch_size:
+                yield from batch
 
 
 def collate(items: Sequence[dict[str, Any]]) -> dict[str, CallBatch]:

@@ -19,7 +19,7 @@ from ..modeling_neurallib.modeling_neurallib import Computer, NeuralLibForCausal
 from ..modeling_neurallib.objective import CallBatch, MarginalObjective
 from ..modeling_neurallib.programs import standard_library
 from ..modeling_neurallib.selector import UNSEEN
-from .lessons import Lessons, collate, prepare
+from .lessons import Lessons, SimilarLengths, collate, prepare
 from .recipe import Recipe
 from .shipping import load_base, save_heads
 
@@ -75,6 +75,13 @@ class NeuralLibTrainer(Trainer):
         self.language_model = model
         heads = HeadsForTraining(model.computer, prompt_weight, stretch)
         super().__init__(model=heads, **{"data_collator": collate, **kwargs})
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        lessons = self.train_dataset if train_dataset is None else train_dataset
+        if isinstance(lessons, Lessons):
+            lengths = [len(lesson.conversation.tokens) for lesson in lessons.lessons]
+            return SimilarLengths(lengths, self.args.train_batch_size)
+        return super()._get_train_sampler(train_dataset)
 
     def compute_loss(
         self,

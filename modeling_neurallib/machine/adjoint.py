@@ -64,18 +64,13 @@ class GradientError(MachineError):
     """A gradient that does not exist or cannot be represented; the message names the tensor, the step and the limit."""
 
 
-def compiled(function: Callable[..., Any], keep: bool = True) -> Callable[..., Any]:
-    """The function compiled by numba when it is first called, or as it is where numba is not installed.
-
-    Args:
-        function: numpy and loops only.
-        keep: on disk, until its own file changes; not for one that calls compiled functions of other files.
-    """
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function compiled by numba when it is first called, or as it is where numba is not installed."""
     if numba is None:
         return function
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
     try:
-        return numba.njit(cache=keep, **options)(function)
+        return numba.njit(cache=True, **options)(function)
     except RuntimeError:  # neither the package's folder nor the user's cache can be written
         return numba.njit(**options)(function)
 
@@ -135,7 +130,7 @@ def entries_of(instructions: np.ndarray, config: MachineConfig) -> np.ndarray:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-@compiled
+@_compiled
 def _value(kind: int, a: int, b: int, values: int) -> int:  # pragma: no cover - runs compiled
     """The word that a kind of operation computes from two words, edge values included."""
     mask, half = values - 1, values >> 1
@@ -174,7 +169,7 @@ def _value(kind: int, a: int, b: int, values: int) -> int:  # pragma: no cover -
     return (x >> y if inside else x >> 63) & mask
 
 
-@compiled
+@_compiled
 def execute(  # pragma: no cover - runs compiled
     code: np.ndarray,
     registers: np.ndarray,
@@ -257,7 +252,7 @@ def execute(  # pragma: no cover - runs compiled
     cursor[0], cursor[1], cursor[2], cursor[3], cursor[4] = pc, depth, steps, halted, deepest
 
 
-@compiled
+@_compiled
 def _rows_of_value(  # pragma: no cover - runs compiled
     kind: int, row: np.ndarray, a: int, b: int, values: int, by_a: np.ndarray, by_b: np.ndarray
 ) -> None:
@@ -320,7 +315,7 @@ def _rows_of_value(  # pragma: no cover - runs compiled
             by_b[v] = row[np.uint64(_value(kind, a, v, values))]
 
 
-@compiled
+@_compiled
 def _finite(rows: np.ndarray) -> bool:  # pragma: no cover - runs compiled
     total = 0.0
     for x in rows.flat:
@@ -328,7 +323,7 @@ def _finite(rows: np.ndarray) -> bool:  # pragma: no cover - runs compiled
     return total == 0.0
 
 
-@compiled
+@_compiled
 def _backward(  # pragma: no cover - runs compiled
     code: np.ndarray,
     slots: np.ndarray,
@@ -662,6 +657,194 @@ def _backward(  # pragma: no cover - runs compiled
             if fields and not (_finite(g_operation) and _finite(g_immediate) and _finite(g_target)):
                 return step
     return -1
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# All alternatives of a run, for ``counterfactual``; here because numba's cache would not see a change of ``execute``
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@_compiled
+def _score(  # pragma: no cover - runs compiled
+    registers: np.ndarray,
+    memory: np.ndarray,
+    cursor: np.ndarray,
+    g_registers: np.ndarray,
+    g_memory: np.ndarray,
+    g_counter: np.ndarray,
+    g_halted: float,
+) -> float:
+    """The loss of a final state: what its rows contribute, each by the weight of the word that it holds."""
+    total = g_counter[cursor[0]] + g_halted * cursor[3]
+    for n in range(len(g_memory)):
+        total += g_memory[n, memory[n]]
+    for r in range(len(g_registers)):
+        total += g_registers[r, registers[r]]
+    return total
+
+
+@_compiled
+def keep_final(  # pragma: no cover - runs compiled
+    registers: np.ndarray, memory: np.ndarray, cursor: np.ndarray, row: np.ndarray
+) -> None:
+    """Writes a final state into a row of integers [4 + R + N]: counter, depth, steps, halted, registers, memory."""
+    row[:4] = cursor[:4]
+    row[4 : 4 + len(registers)] = registers
+    row[4 + len(registers) :] = memory
+
+
+@_compiled
+def alternatives(  # pragma: no cover - runs compiled
+    code: np.ndarray,
+    slots: np.ndarray,
+    entry: int,
+    registers: np.ndarray,
+    memory: np.ndarray,
+    call_depth: int,
+    limit: int,
+    values: int,
+    memory_starts: np.ndarray,
+    register_starts: np.ndarray,
+    program_starts: np.ndarray,
+    widths: np.ndarray,
+    g_registers: np.ndarray,
+    g_memory: np.ndarray,
+    g_counter: np.ndarray,
+    g_halted: float,
+    losses: np.ndarray,
+    finals: np.ndarray,
+    unfinished: np.ndarray,
+) -> int:
+    """Runs a machine and, from the step where a cell is first read, every alternative to what the cell holds.
+
+    Args:
+        code, slots: as ``packed`` and ``SLOTS``.
+        entry, registers, memory: the state at the start; int64 [R], int32 [N], left as they are.
+        call_depth, limit, values: D, the steps at which a run is stopped, V.
+        memory_starts, register_starts, program_starts: where in ``losses`` the alternatives of each cell begin, −1 for
+            cells that are fixed; int64 [N], [R], [P]. Those of an instruction are its five fields', one after the other.
+        widths: alternatives of each field, int64 [5].
+        g_registers, g_memory, g_counter, g_halted: the loss of a final state is the sum of their entries at what it
+            holds; float64 [R, V], [N, V], [P + 1]. The first two may be empty.
+        losses: the loss of each alternative, float64 [alternatives], set.
+        finals: its final state, int64 [alternatives, 4 + R + N] or [0, 0], set.
+        unfinished: the first alternative that reached the limit and how many did, int64 [2], −1 and 0 before.
+
+    Returns:
+        The instructions executed, all runs together.
+    """
+    mask, half, words, count, size = values - 1, values >> 1, len(memory), len(registers), len(code) - 1
+    keeps = len(finals) > 0
+    no_log = np.empty((0, 2), np.int32)
+    r, m, stack = registers.copy(), memory.copy(), np.zeros(call_depth, np.int32)
+    other_r, other_m, other_stack = r.copy(), m.copy(), np.zeros(call_depth, np.int32)
+    cursor, other = np.zeros(5, np.int64), np.zeros(5, np.int64)
+    cursor[0] = entry
+    changed = code.copy()
+    seen_memory, seen_register, seen_code = (
+        np.zeros(words, np.uint8),
+        np.zeros(count, np.uint8),
+        np.zeros(size, np.uint8),
+    )
+    # What is the same as in the run itself is filled in when that has ended.
+    same = np.ones(len(losses), np.uint8)
+    executed = 0
+    # One turn of the inner loop per group of alternatives: a cell of memory, a register, or a field of an instruction.
+    while cursor[3] == 0 and cursor[2] < limit:
+        pc = cursor[0]
+        kind, immediate = code[pc, 0] & 31, code[pc, 0] & _IMMEDIATE
+        a, b, target = code[pc, 1], code[pc, 2], code[pc, 3]
+        word = code[pc, 4] & mask
+        reads_a = (kind <= _STORE and kind != _SECOND) or kind in (_JUMP_IF_ZERO, _JUMP_IF_NOT_ZERO)
+        reads_b = kind == _STORE or (kind < _LOAD and kind != _MOVE and immediate == 0)
+        where = np.int64(-1)
+        if kind in (_LOAD, _STORE):
+            where = r[a] + ((word ^ half) - half)
+            if where >= words:
+                where = np.int64(-1)
+        for group in range(8):
+            start, cell, width, actual = np.int64(-1), np.int64(0), values, np.int64(0)
+            if group == 0 and reads_a and seen_register[a] == 0:
+                start, cell, actual, seen_register[a] = register_starts[a], a, r[a], 1
+            elif group == 1 and reads_b and seen_register[b] == 0:
+                start, cell, actual, seen_register[b] = register_starts[b], b, r[b], 1
+            elif group == 2 and kind == _LOAD and where >= 0 and seen_memory[where] == 0:
+                start, cell, actual, seen_memory[where] = memory_starts[where], where, np.int64(m[where]), 1
+            elif group >= 3 and pc < size and seen_code[pc] == 0 and program_starts[pc] >= 0:
+                column = group - 3
+                used = column == 0
+                if column == 1:
+                    used = reads_a
+                elif column == 2:
+                    used = reads_b
+                elif column == 3:
+                    used = kind <= _LOAD
+                elif column == 4:
+                    used = immediate != 0 or (kind >= _JUMP and kind <= _CALL)
+                if used:
+                    start, width = program_starts[pc], widths[column]
+                    for before in range(column):
+                        start += widths[before]
+                    actual = code[pc, column]
+            if start < 0:
+                continue
+            for v in range(width):
+                instead = slots[v] if group == 3 else v
+                if instead == actual:
+                    continue
+                other_r[:] = r
+                other_m[:] = m
+                for level in range(cursor[1]):
+                    other_stack[level] = stack[level]
+                other[:] = cursor
+                if group < 2:
+                    other_r[cell] = instead
+                elif group == 2:
+                    other_m[cell] = np.int32(instead)
+                else:
+                    changed[pc, group - 3] = instead
+                execute(changed, other_r, other_m, other_stack, other, limit, values, no_log)
+                executed += other[2] - cursor[2]
+                if group > 2:
+                    changed[pc, group - 3] = actual
+                if other[3] == 0:
+                    if unfinished[0] < 0:
+                        unfinished[0] = start + v
+                    unfinished[1] += 1
+                losses[start + v] = _score(other_r, other_m, other, g_registers, g_memory, g_counter, g_halted)
+                if keeps:
+                    keep_final(other_r, other_m, other, finals[start + v])
+                same[start + v] = 0
+        if pc < size:
+            seen_code[pc] = 1
+        if kind <= _LOAD and seen_register[target] == 0:
+            seen_register[target] = 2
+        if kind == _STORE and where >= 0 and seen_memory[where] == 0:
+            seen_memory[where] = 2
+        execute(code, r, m, stack, cursor, cursor[2] + 1, values, no_log)
+        executed += 1
+    base = _score(r, m, cursor, g_registers, g_memory, g_counter, g_halted)
+    for k in range(len(losses)):
+        if same[k]:
+            losses[k] = base
+            if keeps:
+                keep_final(r, m, cursor, finals[k])
+    # A cell that was never read nor written ends as it began.
+    for n in range(words):
+        if memory_starts[n] >= 0 and seen_memory[n] == 0:
+            for v in range(values):
+                if len(g_memory) > 0:
+                    losses[memory_starts[n] + v] = base + g_memory[n, v] - g_memory[n, m[n]]
+                if keeps:
+                    finals[memory_starts[n] + v, 4 + count + n] = v
+    for k in range(count):
+        if register_starts[k] >= 0 and seen_register[k] == 0:
+            for v in range(values):
+                if len(g_registers) > 0:
+                    losses[register_starts[k] + v] = base + g_registers[k, v] - g_registers[k, r[k]]
+                if keeps:
+                    finals[register_starts[k] + v, 4 + k] = v
+    return executed
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1120,7 +1303,8 @@ class AdjointMachine:
     def blank(self, run: Run, whole: bool = False) -> StateGradient:
         """A gradient of zeros for the final state of a run; with ``whole`` no row of the stack is left out."""
         config, addresses = self.config, len(self.rows) + 1
-        depths = config.call_depth if whole else min(config.call_depth, run.deepest + 1)
+        # A call in place of a return leaves the stack two deeper than the run has it, and stays two deeper.
+        depths = config.call_depth if whole else min(config.call_depth, run.deepest + 2)
         return StateGradient(
             np.zeros((config.memory, config.values + _PADDING)),
             np.zeros((config.registers, config.values + _PADDING)),
@@ -1132,9 +1316,10 @@ class AdjointMachine:
 
     def _pull(self, run: Run, gradient: StateGradient, fields: FieldGradient | None, watch: bool) -> int:
         if self.portable:
-            return _backward_portable(
-                self.rows, run, gradient, fields, self.config, self.joint, self.damping, watch
-            )  # fmt: skip
+            with np.errstate(over="ignore", invalid="ignore"):  # reported by the caller
+                return _backward_portable(
+                    self.rows, run, gradient, fields, self.config, self.joint, self.damping, watch
+                )
         cursor = np.array([run.program_counter, run.depth, run.steps, run.halted, run.deepest], np.int64)
         parts = [np.zeros((0, 0))] * 5 if fields is None else list(vars(fields).values())
         return int(

@@ -29,11 +29,12 @@ from .adjoint import (
     SLOTS,
     Fetch,
     GradientError,
+    alternatives,
     as_gradient,
     check_shapes,
     checked_rows,
-    compiled,
     execute,
+    keep_final,
     packed,
     run_adjoint,
     unfinished_error,
@@ -51,210 +52,6 @@ LARGEST_TABLE = 2**28
 Kind = Literal["dense", "adjoint", "counterfactual"]
 
 _FIELDS = tuple(item.name for item in fields_of(SoftProgram))
-
-# ---------------------------------------------------------------------------------------------------------------------
-# One run and all its alternatives
-# ---------------------------------------------------------------------------------------------------------------------
-
-# Numbers of the compiled loop's own, as in ``adjoint``; a test compares them.
-_SECOND, _MOVE, _LOAD, _STORE, _JUMP, _JUMP_IF_ZERO, _JUMP_IF_NOT_ZERO, _CALL, _NO_OPERAND = (
-    1,
-    0,
-    16,
-    17,
-    18,
-    19,
-    20,
-    21,
-    22,
-)
-_IMMEDIATE = 32
-
-
-@compiled
-def _score(  # pragma: no cover - runs compiled
-    registers: np.ndarray,
-    memory: np.ndarray,
-    cursor: np.ndarray,
-    g_registers: np.ndarray,
-    g_memory: np.ndarray,
-    g_counter: np.ndarray,
-    g_halted: float,
-) -> float:
-    """The loss of a final state: what its rows contribute, each by the weight of the word that it holds."""
-    total = g_counter[cursor[0]] + g_halted * cursor[3]
-    for n in range(len(g_memory)):
-        total += g_memory[n, memory[n]]
-    for r in range(len(g_registers)):
-        total += g_registers[r, registers[r]]
-    return total
-
-
-@compiled
-def _keep(  # pragma: no cover - runs compiled
-    registers: np.ndarray, memory: np.ndarray, cursor: np.ndarray, row: np.ndarray
-) -> None:
-    """Writes a final state into a row of integers [4 + R + N]: counter, depth, steps, halted, registers, memory."""
-    row[:4] = cursor[:4]
-    row[4 : 4 + len(registers)] = registers
-    row[4 + len(registers) :] = memory
-
-
-def _alternatives(  # pragma: no cover - runs compiled
-    code: np.ndarray,
-    slots: np.ndarray,
-    entry: int,
-    registers: np.ndarray,
-    memory: np.ndarray,
-    call_depth: int,
-    limit: int,
-    values: int,
-    memory_starts: np.ndarray,
-    register_starts: np.ndarray,
-    program_starts: np.ndarray,
-    widths: np.ndarray,
-    g_registers: np.ndarray,
-    g_memory: np.ndarray,
-    g_counter: np.ndarray,
-    g_halted: float,
-    losses: np.ndarray,
-    finals: np.ndarray,
-    unfinished: np.ndarray,
-) -> int:
-    """Runs a machine and, from the step where a cell is first read, every alternative to what the cell holds.
-
-    Args:
-        code, slots: as ``adjoint.packed`` and ``adjoint.SLOTS``.
-        entry, registers, memory: the state at the start; int64 [R], int32 [N], left as they are.
-        call_depth, limit, values: D, the steps at which a run is stopped, V.
-        memory_starts, register_starts, program_starts: where in ``losses`` the alternatives of each cell begin, −1 for
-            cells that are fixed; int64 [N], [R], [P]. Those of an instruction are its five fields', one after the other.
-        widths: alternatives of each field, int64 [5].
-        g_registers, g_memory, g_counter, g_halted: the loss of a final state is the sum of their entries at what it
-            holds; float64 [R, V], [N, V], [P + 1]. The first two may be empty.
-        losses: the loss of each alternative, float64 [alternatives], set.
-        finals: its final state, int64 [alternatives, 4 + R + N] or [0, 0], set.
-        unfinished: the first alternative that reached the limit and how many did, int64 [2], −1 and 0 before.
-
-    Returns:
-        The instructions executed, all runs together.
-    """
-    mask, half, words, count, size = values - 1, values >> 1, len(memory), len(registers), len(code) - 1
-    keeps = len(finals) > 0
-    no_log = np.empty((0, 2), np.int32)
-    r, m, stack = registers.copy(), memory.copy(), np.zeros(call_depth, np.int32)
-    other_r, other_m, other_stack = r.copy(), m.copy(), np.zeros(call_depth, np.int32)
-    cursor, other = np.zeros(5, np.int64), np.zeros(5, np.int64)
-    cursor[0] = entry
-    changed = code.copy()
-    seen_memory, seen_register, seen_code = (
-        np.zeros(words, np.uint8),
-        np.zeros(count, np.uint8),
-        np.zeros(size, np.uint8),
-    )
-    # What is the same as in the run itself is filled in when that has ended.
-    same = np.ones(len(losses), np.uint8)
-    executed = 0
-    # One turn of the inner loop per group of alternatives: a cell of memory, a register, or a field of an instruction.
-    while cursor[3] == 0 and cursor[2] < limit:
-        pc = cursor[0]
-        kind, immediate = code[pc, 0] & 31, code[pc, 0] & _IMMEDIATE
-        a, b, target = code[pc, 1], code[pc, 2], code[pc, 3]
-        word = code[pc, 4] & mask
-        reads_a = (kind <= _STORE and kind != _SECOND) or kind in (_JUMP_IF_ZERO, _JUMP_IF_NOT_ZERO)
-        reads_b = kind == _STORE or (kind < _LOAD and kind != _MOVE and immediate == 0)
-        where = np.int64(-1)
-        if kind in (_LOAD, _STORE):
-            where = r[a] + ((word ^ half) - half)
-            if where >= words:
-                where = np.int64(-1)
-        for group in range(8):
-            start, cell, width, actual = np.int64(-1), np.int64(0), values, np.int64(0)
-            if group == 0 and reads_a and seen_register[a] == 0:
-                start, cell, actual, seen_register[a] = register_starts[a], a, r[a], 1
-            elif group == 1 and reads_b and seen_register[b] == 0:
-                start, cell, actual, seen_register[b] = register_starts[b], b, r[b], 1
-            elif group == 2 and kind == _LOAD and where >= 0 and seen_memory[where] == 0:
-                start, cell, actual, seen_memory[where] = memory_starts[where], where, np.int64(m[where]), 1
-            elif group >= 3 and pc < size and seen_code[pc] == 0 and program_starts[pc] >= 0:
-                column = group - 3
-                used = column == 0
-                if column == 1:
-                    used = reads_a
-                elif column == 2:
-                    used = reads_b
-                elif column == 3:
-                    used = kind <= _LOAD
-                elif column == 4:
-                    used = immediate != 0 or (kind >= _JUMP and kind <= _CALL)
-                if used:
-                    start, width = program_starts[pc], widths[column]
-                    for before in range(column):
-                        start += widths[before]
-                    actual = code[pc, column]
-            if start < 0:
-                continue
-            for v in range(width):
-                instead = slots[v] if group == 3 else v
-                if instead == actual:
-                    continue
-                other_r[:] = r
-                other_m[:] = m
-                for level in range(cursor[1]):
-                    other_stack[level] = stack[level]
-                other[:] = cursor
-                if group < 2:
-                    other_r[cell] = instead
-                elif group == 2:
-                    other_m[cell] = np.int32(instead)
-                else:
-                    changed[pc, group - 3] = instead
-                execute(changed, other_r, other_m, other_stack, other, limit, values, no_log)
-                executed += other[2] - cursor[2]
-                if group > 2:
-                    changed[pc, group - 3] = actual
-                if other[3] == 0:
-                    if unfinished[0] < 0:
-                        unfinished[0] = start + v
-                    unfinished[1] += 1
-                losses[start + v] = _score(other_r, other_m, other, g_registers, g_memory, g_counter, g_halted)
-                if keeps:
-                    _keep(other_r, other_m, other, finals[start + v])
-                same[start + v] = 0
-        if pc < size:
-            seen_code[pc] = 1
-        if kind <= _LOAD and seen_register[target] == 0:
-            seen_register[target] = 2
-        if kind == _STORE and where >= 0 and seen_memory[where] == 0:
-            seen_memory[where] = 2
-        execute(code, r, m, stack, cursor, cursor[2] + 1, values, no_log)
-        executed += 1
-    base = _score(r, m, cursor, g_registers, g_memory, g_counter, g_halted)
-    for k in range(len(losses)):
-        if same[k]:
-            losses[k] = base
-            if keeps:
-                _keep(r, m, cursor, finals[k])
-    # A cell that was never read nor written ends as it began.
-    for n in range(words):
-        if memory_starts[n] >= 0 and seen_memory[n] == 0:
-            for v in range(values):
-                if len(g_memory) > 0:
-                    losses[memory_starts[n] + v] = base + g_memory[n, v] - g_memory[n, m[n]]
-                if keeps:
-                    finals[memory_starts[n] + v, 4 + count + n] = v
-    for k in range(count):
-        if register_starts[k] >= 0 and seen_register[k] == 0:
-            for v in range(values):
-                if len(g_registers) > 0:
-                    losses[register_starts[k] + v] = base + g_registers[k, v] - g_registers[k, r[k]]
-                if keeps:
-                    finals[register_starts[k] + v, 4 + k] = v
-    return executed
-
-
-_alternatives_compiled = compiled(_alternatives, keep=False)
-
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Samples, and all alternatives of each
@@ -339,7 +136,7 @@ class _Sampled:
         if samples < 1:
             raise GradientError(f"samples must be at least 1, found {samples}")
         self.config, self.entries, self.limit, self.unfinished = config, list(entries), limit, unfinished
-        self.kernel = _alternatives if portable else _alternatives_compiled
+        self.kernel = getattr(alternatives, "py_func", alternatives) if portable else alternatives
         self.execute = getattr(execute, "py_func", execute) if portable else execute
         self.size = len(program)
         inputs = {"memory": memory, "registers": registers, **vars(program)}
@@ -384,7 +181,7 @@ class _Sampled:
                 self.execute(code, r, m, stack, cursor, self.limit, config.values, np.empty((0, 2), np.int32))
                 if not cursor[3] and self.unfinished == "error":
                     raise unfinished_error("counterfactual", k, self.limit)
-                _keep(r, m, cursor, finals[k, sample])
+                keep_final(r, m, cursor, finals[k, sample])
         report.steps, report.halted = finals[:, :, 2].copy(), finals[:, :, 3] != 0
         report.samples = self.samples
         report.executed += int(report.steps.sum())

@@ -125,7 +125,7 @@ def test_random_programs_on_larger_machines(values):
     for _ in range(3):
         code = np.column_stack([
             generator.integers(1, len(OPERATIONS), 40), *generator.integers(0, 8, (3, 40)),
-            generator.integers(0, 40, 40),
+            generator.integers(0, 32, 40),
         ])  # fmt: skip
         registers, memory = generator.integers(0, values, 8), generator.integers(0, values, values)
         compare(code, config, registers, memory, 12, portable=(False,))
@@ -303,6 +303,6 @@ def test_an_overflow_in_single_precision_names_its_tensor():
     program, config, memory, registers, entries = ordinary()
     memory = memory.float().requires_grad_()
     single = SoftProgram(*(rows.float() for rows in vars(program).values()))
-    state, _ = run_adjoint(single, config, memory, registers.float(), entries)
+    state, _ = run_adjoint(single, config, memory, registers.float(), entries, fetch="joint")
     with pytest.raises(GradientError, match=r"gradient of memory overflows torch.float32"):
-        (state.memory[0, 1, 3] * 3e38).backward()
+        (state.memory[0] * torch.linspace(-1, 1, 16) * 3e38).sum().backward()

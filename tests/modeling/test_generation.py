@@ -196,3 +196,15 @@ def test_rows_forget_what_is_taken_back() -> None:
 def test_a_layer_refuses_a_positive_crop() -> None:
     with pytest.raises(ValueError, match="negative"):
         CallLayer().crop(3)
+
+
+def test_a_compiled_model_answers_alike(calling: NeuralLibForCausalLM, prompt: torch.Tensor) -> None:
+    torch._dynamo.reset()
+    compiled = torch.compile(calling, backend="eager")
+    torch.testing.assert_close(compiled(prompt).logits, calling(prompt).logits)
+
+
+def test_one_whole_graph_is_refused_in_clear_words(calling: NeuralLibForCausalLM, prompt: torch.Tensor) -> None:
+    torch._dynamo.reset()
+    with pytest.raises(Exception, match="compile without fullgraph=True"):
+        torch.compile(calling, backend="eager", fullgraph=True)(prompt)
