@@ -87,7 +87,7 @@ LISTS = (
 def replies(
     model: Any, tokenizer: Any, prompts: list[str | list[dict[str, str]]], new_tokens: int, batch: int
 ) -> list[tuple[str, tuple[Any, ...]]]:
-    """(text, calls) of each prompt (a message, or turns), greedy, in left-padded batches of similar length."""
+    """(text, calls of the reply) of each prompt (a message, or turns), greedy, in left-padded batches of similar length."""
     turns = [[{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt for prompt in prompts]
     texts = [tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False) for turn in turns]
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
@@ -105,7 +105,9 @@ def replies(
         width = encoded["input_ids"].shape[1]
         for row, i in enumerate(chosen):
             text = tokenizer.decode(output.sequences[row, width:], skip_special_tokens=True)
-            found[i] = (text, output.calls[row])
+            # Earlier turns of a conversation made calls of their own.
+            read = int(encoded["attention_mask"][row].sum())
+            found[i] = (text, tuple(call for call in output.calls[row] if call.start >= read))
         print(f"\r{len(found)}/{len(order)}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     return [found[i] for i in range(len(prompts))]

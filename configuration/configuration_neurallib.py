@@ -35,13 +35,18 @@ class NeuralLibConfig(LlamaConfig):
         dense_machine: fields of :class:`MachineConfig` for the estimator "dense".
         max_calls: calls in one sequence, after which the model goes on by itself.
         max_steps: machine steps in one sequence, likewise.
+        libraries: a record of each library that ``library`` was linked from: name, programs, instructions, sha256, where it
+            came from, whether it is kept by reference, bias. ``None``: ``library`` is one library.
+        active_libraries: names of those that may be called; all if ``None``.
+        allowed_libraries: names, repositories or sha256 of the libraries that may ever be called; all if ``None``.
+        allowed_programs: programs that may ever be called, likewise.
         disabled_programs: qualified names of programs that the model may not call.
         end_of_turn_token_id: the token that the writer ends a turn with.
         token_bytes: bytes in the character table (a buffer of the model).
     """
 
     model_type = "neurallib"
-    keys_to_ignore_at_inference = ["past_key_values", "calls", "log_likelihoods"]  # noqa: RUF012 - as in the base class
+    keys_to_ignore_at_inference = ["past_key_values", "calls", "log_likelihoods", "parts"]  # noqa: RUF012 - as in the base class
 
     machine: dict[str, Any] | None = None
     library: dict[str, Any] | None = None
@@ -59,6 +64,10 @@ class NeuralLibConfig(LlamaConfig):
     dense_machine: dict[str, Any] | None = None
     max_calls: int = 64
     max_steps: int = 100_000_000
+    libraries: list[dict[str, Any]] | None = None
+    active_libraries: list[str] | None = None
+    allowed_libraries: list[str] | None = None
+    allowed_programs: list[str] | None = None
     disabled_programs: list[str] | None = None
     end_of_turn_token_id: int | None = None
     token_bytes: int = 0

@@ -21,3 +21,10 @@ def plain(text: str) -> str:
 def code(text: str) -> str:
     """The text in a monospaced face, by HTML, so that no backtick in it ends it early."""
     return f"<code>{plain(text)}</code>"
+
+
+def literal(text: str) -> str:
+    """The text as a Python string on one line, for the snippets of a card: no break, no control character, no fence's end."""
+    quoted = repr(text).replace("`", r"\x60")
+    simple = quoted[0] == "'" and not set('"\\') & set(quoted)
+    return f'"{quoted[1:-1]}"' if simple else quoted

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from .library_card import program_rows
-from .markdown import code, plain
+from .library_card import example_rows, file_rows, program_rows
+from .markdown import code, literal, plain
 
 TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
 
@@ -27,6 +27,8 @@ def model_card(
     disabled: list[str] | None = None,
     machine: Mapping[str, Any] | None = None,
     versions: Mapping[str, str] | None = None,
+    libraries: Sequence[Mapping[str, Any]] = (),
+    examples: Sequence[Mapping[str, Any]] = (),
 ) -> ModelCard:
     """The card of an assembled model.
 
@@ -41,6 +43,9 @@ def model_card(
         disabled: programs inside that the model may not call.
         machine: fields of the machine's configuration.
         versions: package → version with which the model was made.
+        libraries: a record of each library inside: ``name``, ``programs``, ``fingerprint``, ``repository``, ``revision``,
+            ``by_reference``.
+        examples: runs of programs: ``program``, ``arguments`` and ``result``.
     """
     data = ModelCardData(
         base_model=base_model,
@@ -55,13 +60,26 @@ def model_card(
         data,
         template_path=str(TEMPLATE),
         name=plain(name),
-        repository=name,
+        repository=literal(name),
         base=plain(base),
         library_name_in_words=plain((library or {}).get("name", "")),
         programs=program_rows(callable_programs),
         disabled=[code(program) for program in disabled or []],
         trained=trained,
-        files=[{"name": code(file), "sha256": code(digest)} for file, digest in sorted(code_hashes.items())],
+        libraries=[_library_row(library) for library in libraries],
+        examples=example_rows([each for each in examples if each["program"] in {p["name"] for p in callable_programs}]),
+        code_files=file_rows(code_hashes),
         machine={plain(key.replace("_", " ")): f"{int(value):,}" for key, value in (machine or {}).items()},
         versions={plain(package): plain(version) for package, version in (versions or {}).items()},
     )
+
+
+def _library_row(library: Mapping[str, Any]) -> dict[str, str]:
+    place = f"{library['repository']} @ {library['revision'][:12]}" if library["repository"] else "this repository"
+    return {
+        "name": code(library["name"]),
+        "programs": f"{len(library['programs']):,}",
+        "place": plain(place),
+        "kept": "fetched from there" if library["by_reference"] else "inside the model",
+        "sha256": code(library["fingerprint"]),
+    }

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,15 @@ def _bytes_of_byte_level_symbols() -> dict[str, int]:
     hidden = [byte for byte in range(256) if byte not in printable]
     table.update({chr(0x100 + position): byte for position, byte in enumerate(hidden)})
     return table
+
+
+def _byte_positions(points: np.ndarray, count: int) -> np.ndarray:
+    """The byte at which each character of a decoded stretch of ``count`` bytes begins, int64."""
+    sizes = 1 + (points >= 0x80) + (points >= 0x800) + (points >= 0x10000)
+    # A replacement character stands for one or more broken bytes: it is counted as one, to stay in step with the rest.
+    sizes = np.where(points == 0xFFFD, 1, sizes)
+    positions: np.ndarray = np.minimum(np.cumsum(sizes) - sizes, count - 1)
+    return positions
 
 
 @dataclass(frozen=True)
@@ -102,35 +112,32 @@ class CharacterTable:
 
         A special token ends the stretch before it, so that no character straddles it.
         """
-        code_points: list[int] = []
-        owners: list[int] = []
-        boundary: list[bool] = []
-        stretch = bytearray()
-        positions: list[int] = []
+        pieces = self._pieces
+        spelt = [pieces[token] if 0 <= token < len(pieces) else b"" for token in map(int, tokens)]
+        lengths = np.array([len(piece) for piece in spelt], dtype=np.int64)
+        breaks = np.flatnonzero(lengths == 0).tolist()
+        code_points, owners, boundary = [], [], []
+        for first, last in pairwise([-1, *breaks, len(spelt)]):
+            stretch = b"".join(spelt[first + 1 : last])
+            if not stretch:
+                continue
+            text = stretch.decode("utf-8", errors="replace")
+            points = np.frombuffer(text.encode("utf-32-le"), dtype="<u4").astype(np.int64)
+            of_byte = np.repeat(np.arange(first + 1, last), lengths[first + 1 : last])
+            begins = np.zeros(len(points), dtype=bool)
+            begins[0] = True
+            code_points.append(points)
+            owners.append(of_byte[_byte_positions(points, len(stretch))])
+            boundary.append(begins)
+        if not code_points:
+            return Characters(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, bool))
+        return Characters(np.concatenate(code_points), np.concatenate(owners), np.concatenate(boundary))
 
-        def flush() -> None:
-            at = 0
-            first = True
-            for character in stretch.decode("utf-8", errors="replace"):
-                code_points.append(ord(character))
-                owners.append(positions[min(at, len(positions) - 1)])
-                boundary.append(first)
-                first = False
-                # A replacement character stands for one or more broken bytes: keep the owners in step with the rest.
-                at += 1 if character == "\ufffd" else len(character.encode())
-            stretch.clear()
-            positions.clear()
-
-        for position, token in enumerate(tokens):
-            piece = self.bytes_of(int(token)) if 0 <= int(token) < len(self) else b""
-            if not piece:
-                flush()
-            stretch += piece
-            positions.extend([position] * len(piece))
-        flush()
-        return Characters(
-            np.array(code_points, dtype=np.int64), np.array(owners, dtype=np.int64), np.array(boundary, dtype=bool)
-        )
+    @cached_property
+    def _pieces(self) -> list[bytes]:
+        """The bytes of every token."""
+        data, edges = self.data.tobytes(), self.offsets.tolist()
+        return [data[start:end] for start, end in pairwise(edges)]
 
     @cached_property
     def _tokens_of_bytes(self) -> dict[bytes, int]:

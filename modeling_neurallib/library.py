@@ -138,6 +138,20 @@ class Origin:
     source: str
 
 
+@dataclass(frozen=True)
+class ListedLine:
+    """A source line and the instructions that it was compiled to.
+
+    Attributes:
+        line: its number in the file; 0 for the head of a function. source: its text, fit for a terminal.
+        instructions: address and instruction of each, and labels (".1") that jumps lead to.
+    """
+
+    line: int
+    source: str
+    instructions: tuple[str, ...]
+
+
 @dataclass
 class NeuralLibrary:
     """Programs linked together.
@@ -374,9 +388,7 @@ class NeuralLibrary:
         origins: dict[int, Origin] = {}
         parts, lines, start = [], [], 0
         for library in libraries:
-            code = library.instructions.copy()
-            code[_HAS_ADDRESS[code[:, 0]], 4] += start
-            parts.append(code)
+            parts.append(library.moved(start))
             lines.append(library.lines)
             origins |= {start + address: origin for address, origin in library.origins.items()}
             for program in library.programs.values():
@@ -390,8 +402,14 @@ class NeuralLibrary:
                 programs[called] = replace(
                     program, name=called, entry=program.entry + start, library="" if source == linked else source
                 )
-            start += len(code)
+            start += len(library.instructions)
         return cls(linked, programs, np.concatenate(parts), origins, np.concatenate(lines), libraries[0].registers)
+
+    def moved(self, start: int) -> np.ndarray:
+        """The instructions for a place that begins at address ``start``: int64 [P, 5]."""
+        code = self.instructions.copy()
+        code[_HAS_ADDRESS[code[:, 0]], 4] += start
+        return code
 
     def part(self, name: str, programs: Mapping[str, str], start: int, stop: int) -> NeuralLibrary:
         """One of the libraries that this one was linked from.
@@ -432,20 +450,35 @@ class NeuralLibrary:
         Raises:
             LibraryError: there is no such program.
         """
-        count = len(self.instructions)
-        shown = np.ones(count, bool) if program is None else self._follow(self.program(program).entry)
-        starts = sorted({0, *self.origins})
         blocks = []
-        for start, end in zip(starts, [*starts[1:], count], strict=True):
-            if shown[start:end].any():
-                blocks.append(self._disassemble_block(start, end))
+        for lines in self.listing(program):
+            out = []
+            for listed in lines:
+                out.append(f"    # {listed.line:>4} {listed.source}" if listed.line else listed.source)
+                out += [f"  {instruction}" for instruction in listed.instructions]
+            blocks.append("\n".join(out))
         return "\n\n".join(blocks) + "\n"
 
     def instruction_text(self, address: int) -> str:
         """The instruction at one address, as :meth:`disassemble` writes it, with addresses in place of labels."""
         return self._mnemonic(self.instructions[address].tolist(), {})
 
-    def _disassemble_block(self, start: int, end: int) -> str:
+    def listing(self, program: str | None = None) -> list[list[ListedLine]]:
+        """The instructions beside the source lines that they were compiled from: for each function, its lines in order.
+
+        Args:
+            program: a program's name, for it and every function that it calls; None for the whole library.
+
+        Raises:
+            LibraryError: there is no such program.
+        """
+        count = len(self.instructions)
+        shown = np.ones(count, bool) if program is None else self._follow(self.program(program).entry)
+        starts = sorted({0, *self.origins})
+        ranges = zip(starts, [*starts[1:], count], strict=True)
+        return [self._listed(start, end) for start, end in ranges if shown[start:end].any()]
+
+    def _listed(self, start: int, end: int) -> list[ListedLine]:
         origin = self.origins.get(start, Origin(f"code at {start}", "", 0, ""))
         source = origin.source.splitlines()
         first = origin.line or 1
@@ -453,17 +486,15 @@ class NeuralLibrary:
         code = self.instructions[start:end].tolist()
         labels = sorted({row[4] for row in code if _HAS_ADDRESS[row[0]] and start < row[4] < end})
         names = {address: f".{number}" for number, address in enumerate(labels, 1)} | {start: ".0"}
-        out = [_one_line(f"{origin.name}:{where}")]
-        previous = 0
+        lines: list[tuple[int, str, list[str]]] = [(0, f"{origin.name}:{where}", [])]
         for address, row in enumerate(code, start):
             line = int(self.lines[address])
+            if line and line != lines[-1][0] and 0 <= line - first < len(source):
+                lines.append((line, source[line - first], []))
             if address in names and address != start:
-                out.append(f"  {names[address]}")
-            if line and line != previous and 0 <= line - first < len(source):
-                out.append(f"    # {line:>4} {_one_line(source[line - first])}")
-            previous = line
-            out.append(f"  {address:>6}  {self._mnemonic(row, names)}")
-        return "\n".join(out)
+                lines[-1][2].append(names[address])
+            lines[-1][2].append(f"{address:>6}  {self._mnemonic(row, names)}")
+        return [ListedLine(line, _one_line(text), tuple(instructions)) for line, text, instructions in lines]
 
     def _mnemonic(self, row: list[int], labels: dict[int, str]) -> str:
         operation = OPERATIONS[row[0]]
@@ -649,38 +680,62 @@ class NeuralLibrary:
             registers=_get(description, "registers", int, where),
         )
 
+    def _files(self) -> dict[str, bytes]:
+        """File name → content, the description last."""
+        from safetensors.numpy import save
+
+        tensors = save(self._tensors(), metadata={"format": "neurallib"})
+        description = self._description() | {"sha256": hashlib.sha256(tensors).hexdigest()}
+        text = json.dumps(description, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+        return {TENSOR_FILE: tensors, CONFIG_FILE: text.encode()}
+
     def save_pretrained(self, directory: str | os.PathLike) -> None:
         """Writes the library's two files. Each appears complete or not at all, the description last.
 
         Raises:
             LibraryError: the folder cannot be written.
         """
-        from safetensors.numpy import save
-
         folder = Path(directory)
-        tensors = save(self._tensors(), metadata={"format": "neurallib"})
-        description = self._description() | {"sha256": hashlib.sha256(tensors).hexdigest()}
-        text = json.dumps(description, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            _write(folder / TENSOR_FILE, tensors)
-            _write(folder / CONFIG_FILE, text.encode())
+            for name, content in self._files().items():
+                _write(folder / name, content)
         except OSError as error:
             raise LibraryError(f"the library cannot be written to {folder}: {error}; choose another folder") from None
 
     @classmethod
-    def from_pretrained(cls, source: str | os.PathLike, revision: str | None = None) -> NeuralLibrary:
+    def from_pretrained(
+        cls,
+        source: str | os.PathLike,
+        revision: str | None = None,
+        *,
+        token: str | bool | None = None,
+        cache_dir: str | os.PathLike | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+    ) -> NeuralLibrary:
         """Reads and validates a library from a folder, or from a repository of the Hub (``org/name``).
+
+        A library from the Hub knows its ``repository`` and the commit that it has (``revision``).
+
+        Args:
+            source: a folder or ``org/name``. revision: branch, tag or commit on the Hub.
+            token, cache_dir, force_download, local_files_only: as in ``huggingface_hub``.
 
         Raises:
             LibraryError: it is not there, incomplete, corrupt, of another format version, or holds what no library may.
         """
-        folder = Path(source)
+        folder, repository, commit = Path(source), "", ""
         if not folder.is_dir():
-            folder = _download(str(source), revision)
+            repository = str(source)
+            options = {"token": token, "cache_dir": cache_dir, "force_download": force_download}
+            folder = _download(repository, revision, {**options, "local_files_only": local_files_only})
+            commit = folder.name
         description = _read(folder / CONFIG_FILE)
         tensors = _read(folder / TENSOR_FILE)
-        return cls._decoded(description, tensors, folder)
+        library = cls._decoded(description, tensors, folder)
+        library.repository, library.revision = repository, commit
+        return library
 
     @classmethod
     def _decoded(cls, description: bytes, tensors: bytes, folder: Path) -> NeuralLibrary:
@@ -692,12 +747,7 @@ class NeuralLibrary:
         except (ValueError, RecursionError) as error:
             raise LibraryError(f"{folder / CONFIG_FILE} is not JSON ({error}); get the library again") from None
         where = str(folder / CONFIG_FILE)
-        version = data.get("format_version") if isinstance(data, dict) else None
-        if version != FORMAT_VERSION:
-            raise LibraryError(
-                f"{where}: format version {version!r}, this neurallib reads {FORMAT_VERSION}; "
-                "upgrade neurallib, or get a library of this version"
-            )
+        data = _migrated(data, where)
         if _get(data, "sha256", str, where) != hashlib.sha256(tensors).hexdigest():
             raise LibraryError(
                 f"{folder / TENSOR_FILE} is not the file that {CONFIG_FILE} describes (sha256 differs); "
@@ -737,28 +787,69 @@ class NeuralLibrary:
         except LibraryError as error:
             raise LibraryError(f"{folder}: {error}") from None
 
-    def push_to_hub(self, repository: str, private: bool | None = None, commit_message: str | None = None) -> str:
-        """Uploads the library to the Hub as a model repository. Returns the address of the commit.
+    def card(self, repository: str | None = None, license: str | None = None) -> str:
+        """The library's card: its programs, each with an example that is run now, what it needs, and how to load it.
+
+        Args:
+            repository: ``org/name`` on the Hub; the library's name stands for it if there is none yet.
+            license: an identifier of the Hub's list, such as ``"apache-2.0"``.
+        """
+        from ..model_cards.library_card import library_card
+
+        card = library_card(
+            self._description(),
+            self.fingerprint,
+            repository,
+            license,
+            examples=[asdict(example) for example in self.worked_examples()],
+            files={name: hashlib.sha256(content).hexdigest() for name, content in self._files().items()},
+        )
+        return str(card)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        commit_message: str | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        license: str | None = None,
+    ) -> str:
+        """Uploads the library and its card to the Hub as a model repository, in one commit.
+
+        The library then knows its ``repository`` and the commit (``revision``), so that models may refer to it.
+
+        Args:
+            repo_id: ``org/name``, made if it is missing. private: who may see a repository that is made.
+            token: as in ``huggingface_hub``. revision: the branch; the main one by default.
+            create_pr: open a pull request instead. license: for the card.
+
+        Returns:
+            The address of the commit.
 
         Raises:
-            LibraryError: ``huggingface_hub`` is missing or the upload fails.
+            LibraryError: ``huggingface_hub`` is missing or the upload fails; the repository is then as it was.
         """
         try:
-            from huggingface_hub import HfApi
+            from huggingface_hub import CommitOperationAdd, HfApi
         except ImportError:
             raise LibraryError("huggingface_hub is not installed; pip install huggingface_hub") from None
-        with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder)
-            try:
-                api = HfApi()
-                api.create_repo(repository, private=private, exist_ok=True)
-                commit = api.upload_folder(
-                    repo_id=repository,
-                    folder_path=folder,
-                    commit_message=commit_message or f"Upload library {self.name}",
-                )
-            except Exception as error:
-                raise LibraryError(f"{repository} cannot be uploaded: {error}; log in with `hf auth login`") from error
+        files = {"README.md": self.card(repo_id, license).encode(), **self._files()}
+        try:
+            api = HfApi(token=token)
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            commit = api.create_commit(
+                repo_id=repo_id,
+                operations=[CommitOperationAdd(name, content) for name, content in files.items()],
+                commit_message=commit_message or f"Upload library {self.name}",
+                revision=revision,
+                create_pr=create_pr,
+            )
+        except Exception as error:  # the HTTP library's, whichever that is, among them
+            raise LibraryError(f"library {self.name!r} cannot be uploaded: {hub_reason(error, repo_id)}") from error
+        self.repository, self.revision = repo_id, commit.oid
         return str(commit)
 
 
@@ -820,17 +911,57 @@ def _write(path: Path, content: bytes) -> None:
         raise
 
 
-def _download(repository: str, revision: str | None) -> Path:
+def _migrated(data: Any, where: str) -> dict[str, Any]:
+    """A description in the present format, whichever it was written in."""
+    version = data.get("format_version") if isinstance(data, dict) else None
+    if type(version) is int and version > FORMAT_VERSION:
+        raise LibraryError(
+            f"{where}: format version {version} is newer than {FORMAT_VERSION}, the newest that this neurallib reads; "
+            "upgrade neurallib"
+        )
+    while version != FORMAT_VERSION:
+        if type(version) is not int or version not in MIGRATIONS:
+            raise LibraryError(
+                f"{where}: format version {version!r}, this neurallib reads 1…{FORMAT_VERSION}; get the library again"
+            )
+        version += 1
+        data = MIGRATIONS[version - 1](data) | {"format_version": version}
+    return dict(data)
+
+
+def _download(repository: str, revision: str | None, options: dict[str, Any]) -> Path:
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", repository):
         raise LibraryError(f"no folder {repository!r}; give the folder of a library, or a repository org/name")
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
         raise LibraryError(f"no folder {repository!r}, and huggingface_hub is not installed to look there") from None
+    wanted = [CONFIG_FILE, TENSOR_FILE]
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=[CONFIG_FILE, TENSOR_FILE]))
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=wanted, **options))
+    except Exception as error:  # the HTTP library's, whichever that is, among them
+        reason = hub_reason(error, repository, revision)
         raise LibraryError(
-            f"no folder {repository!r}, and no such library can be reached on the Hub ({reason}); check name, network"
+            f"no folder {repository!r}, and no such library can be had from the Hub: {reason}"
         ) from error
+
+
+def hub_reason(error: BaseException, repository: str, revision: str | None = None) -> str:
+    """One line for what went wrong between this machine and the Hub, and the way out."""
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, errors.HfHubHTTPError):
+        error = error.__cause__  # the client looked into its cache after the Hub had answered
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(error, errors.GatedRepoError):
+        return f"access to {repository} must be asked for on its page"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"{repository} has no revision {revision or 'main'!r}; check the branch, tag or commit"
+    if status == 401 and re.search("invalid (credentials|user token)", str(error), re.IGNORECASE):
+        return "the Hub does not know this token; log in again with `hf auth login`"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return f"there is no repository {repository}, or your token may not see it; check the name, or `hf auth login`"
+    if status in (401, 403) or isinstance(error, errors.LocalTokenNotFoundError):
+        return f"your token may not do this with {repository}; log in with `hf auth login`, with a token that may write"
+    said = " ".join(str(error).split()) or type(error).__name__
+    return f"{said}; check name and network"

@@ -30,7 +30,6 @@ from transformers import (
     LlamaForCausalLM,
     LlamaModel,
     PreTrainedModel,
-    PreTrainedTokenizerFast,
 )
 from transformers import initialization as init
 from transformers.cache_utils import Cache
@@ -39,9 +38,11 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 from ..configuration.configuration_neurallib import NeuralLibConfig
 from ..configuration.machine_config import MachineConfig
 from .call import Call, CallLayer, Row
-from .characters import CharacterTable
+from .characters import Characters, CharacterTable
 from .dense_objective import DenseObjective
+from .explanation import ExplainedAnswer, explained, reply
 from .library import NeuralLibrary
+from .loaded_libraries import LibraryManagement, callable_programs, library_shape, linked_library, program_biases
 from .machine.operations import FIELDS
 from .machine.state import MachineError, RunResult
 from .objective import MarginalObjective
@@ -76,6 +77,21 @@ class Intervention:
     forbidden: np.ndarray | None = None
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What the reader made of the text before a call.
+
+    Attributes:
+        characters: of the text. log_probabilities: of the roles, float [C, 1 + max_arguments].
+        labelling: the role of each character, int64 [C]. arguments: the texts that it copies.
+    """
+
+    characters: Characters
+    log_probabilities: np.ndarray
+    labelling: np.ndarray
+    arguments: list[str]
+
+
 @dataclass
 class NeuralLibModelOutput(BaseModelOutputWithPast):
     """Hidden states, and for every sequence its calls so far (in ``generate`` too)."""
@@ -92,10 +108,12 @@ class NeuralLibCausalLMOutput(CausalLMOutputWithPast):
         loss: the negative log-likelihood of the answers, summed over calls, a mean per sequence.
         logits: [B, kept positions, vocabulary]. calls: a tuple of calls for each sequence.
         log_likelihoods: [B], of each answer (with ``labels``).
+        parts: what it is made of, [B] each; see :meth:`MarginalObjective.score`.
     """
 
     calls: tuple[tuple[Call, ...], ...] | None = None
     log_likelihoods: Tensor | None = None
+    parts: dict[str, Tensor] | None = None
 
 
 class Computer(nn.Module):
@@ -104,6 +122,9 @@ class Computer(nn.Module):
     Parameters and buffers are float32 and integers whatever the backbone's precision, so that a gate in bfloat16 cannot
     disagree with itself. Buffers: ``token_bytes`` and ``token_offsets`` (character table), ``instructions`` int64 [P, 5],
     ``descriptions`` float32 [programs, features], the programs' docstrings through the backbone.
+
+    ``references``: name → library, of those whose instructions are not in the buffer. ``suspended``: names of libraries
+    that may not be called for the moment.
     """
 
     offsets: nn.Parameter
@@ -117,7 +138,9 @@ class Computer(nn.Module):
         self.config = config
         layers = len(config.feature_layers or [])
         described = config.hidden_size * layers
-        programs, instructions = library_shape(config.library)
+        programs, instructions = library_shape(config)
+        self.references: dict[str, NeuralLibrary] = {}
+        self.suspended: frozenset[str] = frozenset()
         self.projection = StateProjection(config.hidden_size, layers, config.head_width, config.head_dropout)
         self.selector = Selector(
             config.head_width,
@@ -142,6 +165,15 @@ class Computer(nn.Module):
         self.register_buffer("token_bytes", torch.zeros(config.token_bytes, dtype=torch.uint8))
         self.register_buffer("token_offsets", torch.zeros(config.vocab_size + 1, dtype=torch.int64))
 
+    @property
+    def weight(self) -> Tensor:
+        """The keys' offsets. PEFT takes every module that it saves whole for a layer with a weight when it merges an adapter."""
+        return self.offsets.detach()
+
+    @weight.setter
+    def weight(self, merged: Tensor) -> None:
+        """PEFT gives a merged module the weight that it has."""
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
         """Moves with the model, but is never narrowed: ``model.half()`` leaves the computer in float32."""
 
@@ -158,9 +190,7 @@ class Computer(nn.Module):
 
     @cached_property
     def library(self) -> NeuralLibrary | None:
-        if self.config.library is None:
-            return None
-        return NeuralLibrary.from_tensors(self.config.library, {"instructions": self.instructions.cpu().numpy()})
+        return linked_library(self.config, self.instructions.cpu().numpy(), self.references)
 
     @cached_property
     def programs(self) -> list[str]:
@@ -186,30 +216,47 @@ class Computer(nn.Module):
         return self.selector.keys(self.descriptions, self.offsets)
 
     def allowed(self) -> Tensor:
-        """bool [programs]: not disabled, and with no more arguments than the reader knows roles."""
-        disabled = set(self.config.disabled_programs or [])
+        """bool [programs]: of an active library, on the allow-list, not disabled, and of no more arguments than roles."""
+        may = callable_programs(self.config, self.suspended)
         return torch.tensor(
             [
-                name not in disabled and 0 < arity <= self.config.max_arguments
+                name in may and 0 < arity <= self.config.max_arguments
                 for name, arity in zip(self.programs, self.arities, strict=True)
             ],
             dtype=torch.bool,
             device=self.offsets.device,
         )
 
-    def settled(self) -> tuple[Tensor, Tensor]:
-        """:meth:`keys` and :meth:`allowed` for inference, made again only when what they depend on has changed."""
+    def biases(self) -> Tensor | None:
+        """[programs], what is added to their logits; None where that is nothing."""
+        biases = program_biases(self.config)
+        return torch.tensor(biases, device=self.offsets.device) if any(biases) else None
+
+    def settled(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """:meth:`keys`, :meth:`allowed` and :meth:`biases` for inference, made again only when what they depend on changed."""
         parameters = (self.offsets, self.descriptions, self.selector.key.weight, self.selector.key.bias)
+        config = self.config
+        lists = (config.disabled_programs, config.active_libraries, config.allowed_libraries, config.allowed_programs)
         state = (
             *((id(tensor), tensor._version) for tensor in parameters),
-            tuple(self.config.disabled_programs or ()),
-            self.config.max_arguments,
+            *(None if listed is None else tuple(listed) for listed in lists),
+            tuple((record["name"], record["bias"]) for record in config.libraries or ()),
+            self.suspended,
+            config.max_arguments,
         )
         remembered = self.__dict__.get("_settled")
         if remembered is None or remembered[0] != state:
-            remembered = (state, self.keys().detach(), self.allowed())
+            remembered = (state, (self.keys().detach(), self.allowed(), self.biases()))
             self.__dict__["_settled"] = remembered
-        return remembered[1], remembered[2]
+        found: tuple[Tensor, Tensor, Tensor | None] = remembered[1]
+        return found
+
+    def choose(self, pooled: Tensor, keys: Tensor, allowed: Tensor, biases: Tensor | None) -> Tensor:
+        """Log-probabilities over "no call" (index 0) and the programs, the libraries' biases added: [..., 1 + programs]."""
+        choices: Tensor = self.selector(pooled, keys, allowed)
+        if biases is None:
+            return choices
+        return torch.cat([choices[..., :1], choices[..., 1:] + biases], dim=-1).log_softmax(-1)
 
     @property
     def idle(self) -> bool:
@@ -228,12 +275,8 @@ class Computer(nn.Module):
             layer: the state of the prefix, which is extended. tokens: int64 [B, T]. mask: bool [B, T], False for padding.
             features: [B, T, ·] of these positions.
         """
-        states = self.projection(features)
-        layer.extend(states, self.selector.remember(states), mask, self.weights(tokens, mask, layer.rows))
+        pooled, choices, keys = self.consider(layer, tokens, mask, features)
         new, total = tokens.shape[1], layer.length
-        pooled = self.selector.pool(states, layer.memory, causal(layer.weights, new))
-        keys, allowed = self.settled()
-        choices = self.selector(pooled, keys, allowed)
         opens = (choices[..., 0].exp() < 1 - self.config.call_threshold).tolist()
         interventions = []
         real = mask.tolist()
@@ -255,6 +298,23 @@ class Computer(nn.Module):
                     if found is not None:
                         interventions.append(Intervention(number, column, *found))
         return interventions
+
+    def consider(
+        self, layer: CallLayer, tokens: Tensor, mask: Tensor, features: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Extend the prefix by T positions, and weigh at each of them whether to call and what.
+
+        Args:
+            layer, tokens, mask, features: as for :meth:`advance`.
+        Returns:
+            pooled states [B, T, width]; log-probabilities of "no call" and the programs [B, T, 1 + programs]; keys of the
+            programs [programs, key_width].
+        """
+        states = self.projection(features)
+        layer.extend(states, self.selector.remember(states), mask, self.weights(tokens, mask, layer.rows))
+        pooled = self.selector.pool(states, layer.memory, causal(layer.weights, tokens.shape[1]))
+        keys, allowed, biases = self.settled()
+        return pooled, self.choose(pooled, keys, allowed, biases), keys
 
     def weights(self, tokens: Tensor, mask: Tensor, rows: Sequence[Row] = ()) -> Tensor:
         """Log-weights [B, T] of tokens in attention: ``UNSEEN`` for padding and for what goes on with a number.
@@ -296,18 +356,7 @@ class Computer(nn.Module):
         began = time.perf_counter()
         chosen = int(choices[1:].argmax())
         program = self.library.programs[self.programs[chosen]]
-        characters = self.table.characters(row.tokens)
-        real = layer.mask[number, : position + 1]
-        prefix, weights = (held[number, : position + 1][real].unsqueeze(0) for held in (layer.states, layer.weights))
-        encoded = self.reader.encode(prefix, weights, pooled.unsqueeze(0))
-        scores = self.reader(
-            encoded,
-            torch.from_numpy(characters.code_points).to(prefix.device).unsqueeze(0),
-            torch.from_numpy(characters.tokens).to(prefix.device).unsqueeze(0),
-            keys[chosen].view(1, 1, -1),
-        )
-        labelling = decode_labelling(scores[0, 0].cpu().numpy(), self.arities[chosen], self.config.reader_switch_cost)
-        arguments = argument_texts(labelling, characters.code_points, characters.boundary, self.arities[chosen])
+        arguments = self.read(layer, number, position, pooled, keys[chosen], row.tokens, chosen).arguments
         outcome, fault = self.run(program.name, arguments, self.config.max_steps - spent)
         written: list[int] = []
         if outcome is not None and outcome.text is not None:
@@ -315,7 +364,7 @@ class Computer(nn.Module):
         return Call(
             start=len(row.tokens),
             program=program.name,
-            library=self.library.name,
+            library=self.library.library_of(program.name),
             arguments=tuple(arguments),
             probability=float(choices[1 + chosen].exp()),
             result=None if outcome is None else outcome.text,
@@ -324,6 +373,30 @@ class Computer(nn.Module):
             fault=fault,
             seconds=time.perf_counter() - began,
         )
+
+    def read(
+        self, layer: CallLayer, number: int, position: int, pooled: Tensor, key: Tensor, tokens: list[int], chosen: int
+    ) -> Reading:
+        """What a program's arguments are in the text before a position.
+
+        Args:
+            layer, number, position, pooled: as for :meth:`open_call`. key: [key_width] of the program. tokens: of the text,
+                padding left out. chosen: the program's index.
+        """
+        characters = self.table.characters(tokens)
+        real = layer.mask[number, : position + 1]
+        prefix, weights = (held[number, : position + 1][real].unsqueeze(0) for held in (layer.states, layer.weights))
+        scores = self.reader(
+            self.reader.encode(prefix, weights, pooled.unsqueeze(0)),
+            torch.from_numpy(characters.code_points).to(prefix.device).unsqueeze(0),
+            torch.from_numpy(characters.tokens).to(prefix.device).unsqueeze(0),
+            key.view(1, 1, -1),
+        )
+        roles = scores[0, 0].cpu().numpy()
+        arity = self.arities[chosen]
+        labelling = decode_labelling(roles, arity, self.config.reader_switch_cost)
+        arguments = argument_texts(labelling, characters.code_points, characters.boundary, arity)
+        return Reading(characters, roles, labelling, arguments)
 
     def run(self, program: str, arguments: Sequence[str], max_steps: int) -> tuple[RunResult | None, str]:
         """Run a program on the texts read; the second value says why there is no result."""
@@ -337,13 +410,6 @@ class Computer(nn.Module):
         except MachineError as error:
             return None, str(error)
         return outcome, "" if outcome.text is not None else outcome.fault.name
-
-
-def library_shape(library: dict[str, Any] | None) -> tuple[int, int]:
-    """(programs, instructions) of the library described in a configuration."""
-    if library is None:
-        return 0, 0
-    return len(library["programs"]), int(library["instructions"])
 
 
 class NeuralLibModel(LlamaModel):
@@ -475,16 +541,11 @@ def _init_computer(module: nn.Module) -> None:
         init.constant_(module.no_call.bias, 8.0)
 
 
-def program_text(name: str, docstring: str) -> str:
-    """What the backbone reads of a program to make its key."""
-    return f"{name.rsplit('.', 1)[-1].replace('_', ' ')}: {docstring}"
-
-
-class NeuralLibForCausalLM(LlamaForCausalLM):
+class NeuralLibForCausalLM(LibraryManagement, LlamaForCausalLM):
     """A LLaMA that calls compiled programs.
 
     Get one with :meth:`from_llama` (any Llama checkpoint and a library) or ``from_pretrained`` (a folder or Hub repository
-    that :meth:`save_pretrained` made).
+    that :meth:`save_pretrained` made). Its libraries are managed by :class:`LibraryManagement`.
     """
 
     config_class = NeuralLibConfig
@@ -509,10 +570,6 @@ class NeuralLibForCausalLM(LlamaForCausalLM):
     @property
     def computer(self) -> Computer:
         return self.model.computer
-
-    @property
-    def library(self) -> NeuralLibrary | None:
-        return self.computer.library
 
     @classmethod
     def from_llama(
@@ -580,38 +637,6 @@ class NeuralLibForCausalLM(LlamaForCausalLM):
             model.load_library(library, tokenizer=tokenizer)
         return model
 
-    def load_library(self, library: NeuralLibrary | str, tokenizer: Any = None, revision: str | None = None) -> None:
-        """Add a library's programs to those that can be called.
-
-        Args:
-            library: a library, a folder or a Hub id. tokenizer: that of the model; by default it is loaded from its folder.
-        """
-        if isinstance(library, str):
-            library = NeuralLibrary.from_pretrained(library, revision=revision)
-        if tokenizer is None:
-            # The tokenizer's own class: AutoTokenizer would ask whether to run the code of a model folder.
-            tokenizer = PreTrainedTokenizerFast.from_pretrained(str(self.config.name_or_path))
-        computer = self.computer
-        known = computer.library
-        linked = library if known is None else NeuralLibrary.link([known, library])
-        texts = [program_text(program.name, program.docstring) for program in linked.programs.values()]
-        descriptions = self.model.describe(tokenizer, texts)
-        offsets = torch.zeros(len(linked.programs), computer.offsets.shape[1], device=computer.offsets.device)
-        offsets[: computer.offsets.shape[0]] = computer.offsets.detach()
-        self._install(linked, descriptions, offsets)
-
-    def _install(self, library: NeuralLibrary, descriptions: Tensor, offsets: Tensor) -> None:
-        """Put a library with its programs' descriptions [programs, ·] and offsets [programs, key_width] into the model."""
-        computer, device = self.computer, self.computer.offsets.device
-        described, tensors = library.to_tensors()
-        self.config.library = described
-        computer.instructions = torch.from_numpy(np.ascontiguousarray(tensors["instructions"], dtype=np.int64)).to(
-            device
-        )
-        computer.descriptions = descriptions.to(device)
-        computer.offsets = nn.Parameter(offsets.to(device))
-        computer.forget_cached()
-
     def forward(  # type: ignore[override]
         self,
         input_ids: Tensor | None = None,
@@ -622,14 +647,20 @@ class NeuralLibForCausalLM(LlamaForCausalLM):
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
+        call_labels: Tensor | None = None,
         **kwargs: Any,
     ) -> NeuralLibCausalLMOutput:
         """As ``LlamaForCausalLM``, with calls.
 
         With ``labels`` (int64 [B, L], −100 for the prompt) the loss is the negative log-likelihood of the answers, summed over
-        calls; logits are then the backbone's.
+        calls; logits are then the backbone's. ``call_labels`` (int64 [B, K, 8], see :func:`~.objective.call_labels`) says which
+        calls explain them; without it they are searched for.
         """
         training = labels is not None and not self.computer.idle
+        asked = kwargs.get("output_hidden_states")
+        states_wanted = self.config.output_hidden_states if asked is None else asked
+        if training:
+            use_cache = False
         output = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -648,12 +679,16 @@ class NeuralLibForCausalLM(LlamaForCausalLM):
         logits = self.lm_head(
             hidden[:, slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep]
         )
-        loss, likelihoods = None, None
+        loss, likelihoods, parts = None, None, None
         if labels is not None:
             if training and input_ids is not None:
                 features = self.model.features(output.hidden_states)
                 mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-                likelihoods = self._log_likelihoods(features, input_ids, mask.bool(), labels, logits)
+                # The heads are float32 whatever precision the backbone trains in.
+                with torch.autocast(input_ids.device.type, enabled=False):
+                    likelihoods, parts = self._log_likelihoods(
+                        features, input_ids, mask.bool(), labels, logits, call_labels
+                    )
                 items = kwargs.get("num_items_in_batch")
                 loss = -likelihoods.sum() / (len(likelihoods) if items is None else items)
             else:
@@ -664,23 +699,32 @@ class NeuralLibForCausalLM(LlamaForCausalLM):
             loss=loss,
             logits=logits,
             past_key_values=output.past_key_values,
-            hidden_states=output.hidden_states,
+            hidden_states=output.hidden_states if states_wanted else None,
             attentions=output.attentions,
             calls=output.calls,
             log_likelihoods=likelihoods,
+            parts=parts,
         )
 
+    @torch.compiler.disable(reason="the search for calls runs programs, which no graph can hold")
     def _log_likelihoods(
-        self, features: Tensor, tokens: Tensor, mask: Tensor, labels: Tensor, logits: Tensor
-    ) -> Tensor:
-        """[B] log p(answer) by the estimator of the configuration."""
+        self,
+        features: Tensor,
+        tokens: Tensor,
+        mask: Tensor,
+        labels: Tensor,
+        logits: Tensor,
+        calls: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """[B] log p(answer) by the estimator of the configuration, and its parts."""
         computer = self.computer
         if self.config.estimator == "marginal":
-            return MarginalObjective(computer).log_likelihoods(features, tokens, mask, labels, logits)
-        objective = DenseObjective(computer, MachineConfig(**(self.config.dense_machine or {})))
+            objective = MarginalObjective(computer)
+            return objective.score(objective.batch(features, tokens, mask, labels, logits, calls))
+        dense = DenseObjective(computer, MachineConfig(**(self.config.dense_machine or {})))
         states = computer.projection(features)
         weights = computer.weights(tokens, mask)
-        scores = logits.log_softmax(-1)
+        scores = logits.to(states.dtype).log_softmax(-1)
         likelihoods = []
         for row in range(len(tokens)):
             reply = (labels[row] != -100).nonzero().flatten()
@@ -689,8 +733,8 @@ class NeuralLibForCausalLM(LlamaForCausalLM):
             answer = computer.table.characters(ids[start + 1 : int(reply[-1]) + 1]).text()
             base = scores[row, reply - 1, tokens[row, reply]].sum()
             characters = computer.table.characters(ids[: start + 1])
-            likelihoods.append(objective.log_likelihood(states[row], weights[row], characters, start, answer, base))
-        return torch.stack(likelihoods)
+            likelihoods.append(dense.log_likelihood(states[row], weights[row], characters, start, answer, base))
+        return torch.stack(likelihoods), {}
 
     @staticmethod
     def _intervene(logits: Tensor, interventions: Sequence[Intervention], kept: Tensor) -> Tensor:
@@ -732,6 +776,25 @@ class NeuralLibForCausalLM(LlamaForCausalLM):
         if not isinstance(output, Tensor) and hasattr(output, "sequences"):
             output["calls"] = self.calls_of(output.sequences, output.get("past_key_values"))
         return output
+
+    def explain(
+        self,
+        prompt: str | Sequence[dict[str, str]],
+        tokenizer: Any,
+        *,
+        max_new_tokens: int = 256,
+        libraries: Sequence[NeuralLibrary] = (),
+    ) -> ExplainedAnswer:
+        """Answer a prompt, or the messages of a chat, and say what happened: considered, read, run and written.
+
+        Args:
+            libraries: those that the model was given, for their functions and source lines, which a model does not keep.
+        Returns:
+            plain data, ready for JSON: see :class:`ExplainedAnswer`.
+        Raises:
+            ExplanationError: the prompt leaves no room in the model's context, or messages have no chat format.
+        """
+        return explained(self, tokenizer, reply(self, tokenizer, prompt, max_new_tokens), libraries)
 
     def calls_of(self, sequences: Tensor, cache: Cache | None = None) -> tuple[tuple[Call, ...], ...]:
         """The calls in finished sequences [B, L]; remembered where the cache holds that very sequence, else decided again."""

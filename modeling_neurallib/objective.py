@@ -7,15 +7,16 @@ a labelling of the prefix's characters are chosen, and the program's result stan
                   · p(program_x | t_x) · Π_characters p(role_x) · p(lead_x) · p(end_x) · p(A after x)
 
 where x runs over the calls that open at t_x ≥ t: the sum over all ways to cut a reply into the backbone's words and results
-of calls, so that a reply may hold several. ``exact`` runs the candidates x, so the sum differentiates the *choices*; no gradient crosses the machine. Candidates come
-from a search of the prompt within a budget. The search exists only in training: at inference the reader alone decides.
+of calls, so that a reply may hold several. ``exact`` runs the candidates x, so the sum differentiates the *choices*; no
+gradient crosses the machine. Candidates come from a search of the prompt within a budget. The search exists only in training:
+at inference the reader alone decides.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise, permutations
 from typing import TYPE_CHECKING
 
@@ -232,6 +233,66 @@ class CallBatch:
     explanations: list[list[Explanation]]
     ends: list[int]
 
+    def __len__(self) -> int:
+        return len(self.explanations)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> CallBatch:
+        """The same batch on another device."""
+        moved = {
+            field.name: value.to(device, non_blocking=non_blocking)
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor)
+        }
+        return replace(self, **moved)
+
+
+UNKNOWN, NOTHING = -1, -2
+"""First number of a row of call labels: its calls are to be searched for; nothing is called in it."""
+
+
+def call_labels(rows: Sequence[Sequence[Explanation] | None]) -> Tensor:
+    """Explanations as a tensor that travels with ``labels``: int64 [B, K, 8], a line for each piece of an argument.
+
+    A line holds (number of the explanation, start, program, lead, length, argument, first character, character after the last).
+    Characters are counted in the sequence without its padding. Lines that hold nothing are −1.
+
+    Args:
+        rows: per sequence; None where the calls are not known.
+    """
+    tables = []
+    for explanations in rows:
+        lines = [
+            (number, one.start, one.program, one.lead, one.length, argument, start, end)
+            for number, one in enumerate(explanations or ())
+            for argument, pieces in enumerate(one.pieces)
+            for start, end in pieces
+        ]
+        tables.append(lines or [(UNKNOWN if explanations is None else NOTHING, *[-1] * 7)])
+    longest = max(map(len, tables), default=0)
+    return torch.tensor([lines + [(-1,) * 8] * (longest - len(lines)) for lines in tables], dtype=torch.int64)
+
+
+def explanations_of(labels: Tensor) -> list[list[Explanation] | None]:
+    """What :func:`call_labels` was made from: int64 [B, K, 8] → explanations per sequence, None where they are not known."""
+    rows: list[list[Explanation] | None] = []
+    for lines in labels.tolist():
+        if lines[0][0] == UNKNOWN:
+            rows.append(None)
+            continue
+        found: dict[int, tuple[tuple[int, ...], list[list[Piece]]]] = {}
+        for number, *call, argument, start, end in lines:
+            if number >= 0:
+                pieces = found.setdefault(number, (tuple(call), []))[1]
+                pieces += [[] for _ in range(argument + 1 - len(pieces))]
+                pieces[argument].append((start, end))
+        rows.append(
+            [
+                Explanation(start, program, tuple(map(tuple, pieces)), lead, length)
+                for (start, program, lead, length), pieces in found.values()
+            ]
+        )
+    return rows
+
 
 class MarginalObjective:
     """log p(reply), marginal over calls.
@@ -246,7 +307,13 @@ class MarginalObjective:
         self.budget = budget
 
     def score(self, batch: CallBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """[B] log-likelihoods of the replies, and per-row parts: the mean log p(no call) on the prompt, log p without any call."""
+        """[B] log-likelihoods of the replies, and parts of them, [B] each.
+
+        Parts: ``prompt_no_call``, the mean log p(no call) on the prompt; ``alone``, log p without any call; ``calls``, log p of
+        the calls that explain the reply (gate, program, reading, lead, end), 0 where there are none; and, without a gradient,
+        ``entropy`` (nats) over programs and "no call", and ``opens`` (0 or 1), whether the gate opens, both where the first
+        of the calls begins, else at the last prompt token.
+        """
         computer = self.computer
         states = computer.projection(batch.features)
         memory = computer.selector.remember(states)
@@ -259,12 +326,19 @@ class MarginalObjective:
         steps = decided + batch.base
         before = torch.nn.functional.pad(steps.cumsum(1), (1, 0))
         alone = before[:, -1]
-        likelihoods = alone
+        likelihoods, calls = alone, torch.zeros_like(alone)
         if any(batch.explanations):
             labellings, flat = self._labellings(batch, states, pooled, keys)
-            likelihoods = self._sum_over_calls(batch, choices, pooled, before, labellings, flat)
+            likelihoods, calls = self._sum_over_calls(batch, choices, pooled, before, labellings, flat)
         quiet = torch.where(batch.prompt, no_call, torch.zeros_like(no_call)).sum(1) / batch.prompt.sum(1).clamp(min=1)
-        return likelihoods, {"prompt_no_call": quiet, "alone": alone}
+        with torch.no_grad():
+            first = batch.decisions.int().argmax(1).tolist()
+            places = [min((x.start for x in e), default=f) for e, f in zip(batch.explanations, first, strict=True)]
+            chosen = choices[torch.arange(len(places)), places]
+            entropy = -(chosen.exp() * chosen).sum(-1)
+            opens = (chosen[:, 0].exp() < 1 - computer.config.call_threshold).to(chosen.dtype)
+        parts = {"prompt_no_call": quiet, "alone": alone, "calls": calls, "entropy": entropy, "opens": opens}
+        return likelihoods, parts
 
     def _sum_over_calls(
         self,
@@ -274,8 +348,10 @@ class MarginalObjective:
         before: Tensor,
         labellings: Tensor,
         flat: list[tuple[int, Explanation]],
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         """[B] log-likelihoods: the sum over sequences of calls that do not overlap, by as many rounds as calls can follow.
+
+        Beside it [B] log-probabilities of the calls alone, those of a row summed.
 
         Args:
             choices: [B, L, 1 + programs]. before: [B, L + 1], see :meth:`score`. labellings: [X] of the calls ``flat``.
@@ -294,7 +370,8 @@ class MarginalObjective:
         going = (last + 1 < length) & batch.decisions[row, inside] & ~closing
         zero = torch.zeros_like(call)
         call = call + torch.where(closing, ends[row, inside, END], zero)
-        call = call + torch.where(going, ends[row, inside, GO_ON] + batch.base[row, inside], zero)
+        decided = call + torch.where(going, ends[row, inside, GO_ON], zero)
+        call = decided + torch.where(going, batch.base[row, inside], zero)
         # Calls that may come after each: of the same row, not before its end. [X, X], few.
         after = (row[:, None] == row[None]) & (start[None] > last[:, None]) & going[:, None]
         total = before[:, -1]
@@ -314,7 +391,10 @@ class MarginalObjective:
         terms = torch.full((len(batch.explanations), 1 + width), UNSEEN, dtype=value.dtype, device=device)
         column = torch.tensor([i for found in batch.explanations for i in range(1, 1 + len(found))], device=device)
         terms = terms.index_put((row, column), before[row, start] + value)
-        return torch.cat([total[:, None], terms[:, 1:]], dim=1).logsumexp(1)
+        calls = torch.full_like(terms, UNSEEN).index_put((row, column), decided).logsumexp(1)
+        explained = torch.tensor([bool(found) for found in batch.explanations], device=device)
+        calls = torch.where(explained, calls, torch.zeros_like(calls))
+        return torch.cat([total[:, None], terms[:, 1:]], dim=1).logsumexp(1), calls
 
     def _labellings(
         self, batch: CallBatch, states: Tensor, pooled: Tensor, keys: Tensor
@@ -400,7 +480,7 @@ class MarginalObjective:
         found: list[Explanation] = []
         for whole in (True, False):
             for wanted, start, lead, length in self._results(reply, first, whole):
-                for offset, text in self._stretches(characters, count):
+                for offset, text in self.stretches(characters, count):
                     calls = search(library, self.programs(), text, wanted, self.budget, self.computer.machine)
                     for program, pieces in calls:
                         shifted = tuple(tuple((s + offset, e + offset) for s, e in argument) for argument in pieces)
@@ -411,7 +491,7 @@ class MarginalObjective:
                 break
         return found
 
-    def _stretches(self, characters: Characters, count: int) -> list[tuple[int, str]]:
+    def stretches(self, characters: Characters, count: int) -> list[tuple[int, str]]:
         """(offset, text) of what is searched: the last message, then that and the two before it (a result may be used again)."""
         edges = [*np.flatnonzero(characters.boundary[:count]).tolist(), count]
         stretches = [(a, b) for a, b in pairwise(edges) if len(characters.text(a, b).split()) > 1]
@@ -438,27 +518,39 @@ class MarginalObjective:
                 if list(reply[at : at + len(written)]) == written:
                     yield wanted, first + at, lead, len(written)
 
-    def log_likelihoods(self, features: Tensor, tokens: Tensor, mask: Tensor, labels: Tensor, logits: Tensor) -> Tensor:
-        """[B] log-likelihoods for whole sequences with labels, the search included.
+    def batch(
+        self,
+        features: Tensor,
+        tokens: Tensor,
+        mask: Tensor,
+        labels: Tensor,
+        logits: Tensor,
+        calls: Tensor | None = None,
+    ) -> CallBatch:
+        """Whole sequences with labels as the heads see them; calls that are not known are searched for.
 
         Args:
-            features: [B, L, ·]. tokens, labels: int64 [B, L] (−100: not of the reply). mask: bool [B, L].
-            logits: [B, L, vocabulary] of the backbone.
+            features: [B, L, ·]. tokens, labels: int64 [B, L] (−100: not of the reply). mask: bool [B, L], False for padding.
+            logits: [B, L, vocabulary] of the backbone. calls: int64 [B, K, 8], see :func:`call_labels`.
         """
-        scores = logits.float().log_softmax(-1)
         after = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
         decisions = after != -100
-        base = scores.gather(-1, after.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-        base = torch.where(decisions, base, torch.zeros_like(base))
+        scores = logits[decisions].float().log_softmax(-1)
+        base = torch.zeros(decisions.shape, dtype=scores.dtype, device=scores.device)
+        base[decisions] = scores.gather(-1, after[decisions].unsqueeze(-1)).squeeze(-1)
         weights = self.computer.weights(tokens, mask)
+        prompt, turn_end = mask & ~decisions, self.computer.config.end_of_turn_token_id
+        known = [None] * len(tokens) if calls is None else explanations_of(calls)
         characters, explanations, ends = [], [], []
-        for row in range(tokens.shape[0]):
+        for row, given in enumerate(known):
             ids = torch.where(mask[row], tokens[row], -1).tolist()
             columns = decisions[row].nonzero().flatten().tolist()
             characters.append(self.computer.table.characters(ids))
             end = columns[-1] + 1 if columns else -1
-            ends.append(end if columns and ids[end] == self.computer.config.end_of_turn_token_id else -1)
-            explanations.append(self.explain(ids[: end + 1], columns, characters[-1]))
-        batch = CallBatch(features, weights, mask & ~decisions, characters, decisions, base, explanations, ends)
-        likelihoods, _ = self.score(batch)
-        return likelihoods
+            ends.append(end if columns and ids[end] == turn_end else -1)
+            explanations.append(self.explain(ids[: end + 1], columns, characters[-1]) if given is None else given)
+            turns = [at for at in range(columns[0] if columns else 0) if ids[at] == turn_end]
+            if len(turns) > 2:
+                # Beyond a system message and a request: earlier replies, which made calls of their own.
+                prompt[row, : turns[-2]] = False
+        return CallBatch(features, weights, prompt, characters, decisions, base, explanations, ends)

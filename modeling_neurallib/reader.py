@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .selector import UNSEEN
+from .selector import UNSEEN, SequenceDropout
 
 CHARACTER_CLASSES = 192
 """ASCII characters have a class each, the others share 64."""
@@ -35,7 +35,7 @@ class ReaderLayer(nn.Module):
     def __init__(self, width: int, heads: int, dropout: float):
         super().__init__()
         self.heads = heads
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = SequenceDropout(dropout)
         self.near_norm = nn.LayerNorm(width)
         self.near = nn.Conv1d(width, width, kernel_size=5, padding=2)
         self.far_norm = nn.LayerNorm(width)

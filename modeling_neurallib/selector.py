@@ -10,6 +10,24 @@ UNSEEN = -1.0e9
 """Log-weight of a token that attention does not see: finite, so that a row that sees nothing makes no NaN."""
 
 
+class SequenceDropout(nn.Module):
+    """Dropout of whole channels, one draw for all tokens of a sequence: states [..., T, width].
+
+    On a CPU a draw for each entry would cost more than the rest of a training step.
+    Source: Gal & Ghahramani, A Theoretically Grounded Application of Dropout in Recurrent Neural Networks, 2016.
+    """
+
+    def __init__(self, share: float):
+        super().__init__()
+        self.share = share
+
+    def forward(self, states: Tensor) -> Tensor:
+        if not self.training or self.share == 0.0:
+            return states
+        kept = functional.dropout(states.new_ones(*states.shape[:-2], 1, states.shape[-1]), self.share)
+        return states * kept
+
+
 class StateProjection(nn.Module):
     """Hidden states of a few layers → the residual stream that selector and reader share.
 
@@ -21,7 +39,7 @@ class StateProjection(nn.Module):
 
     def __init__(self, hidden_size: int, layers: int, width: int, dropout: float = 0.0):
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = SequenceDropout(dropout)
         self.linear = nn.Linear(hidden_size * layers, width)
         self.norm = nn.LayerNorm(width)
 
@@ -47,7 +65,7 @@ class Hop(nn.Module):
         self.merge = nn.Linear(width, width)
         self.mix_norm = nn.LayerNorm(width)
         self.mix = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = SequenceDropout(dropout)
 
     def forward(self, states: Tensor, key: Tensor, value: Tensor, weights: Tensor) -> Tensor:
         """states [B, T, width], key and value [B, S, width], log-weights [B, T, S] (or [B, 1, S]) → [B, T, width]."""

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from .modeling_neurallib.machine.state import MachineError, RunResult
     from .modeling_neurallib.modeling_neurallib import NeuralLibError, NeuralLibForCausalLM, NeuralLibModel
     from .modeling_neurallib.programs import standard_library
+    from .trainer.arguments import NeuralLibTrainingArguments, TrainingArgumentsError
+    from .trainer.collator import DataCollatorForCalls
+    from .trainer.metrics import load_metric
+    from .trainer.own_data import TrainingDataError
+    from .trainer.task_builder import TaskBuilder, load_tasks
     from .trainer.training import NeuralLibTrainer
 
 __version__ = "0.1.0"
@@ -33,6 +38,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Call": ".modeling_neurallib.call",
     "CompileError": ".modeling_neurallib.compiler.errors",
+    "DataCollatorForCalls": ".trainer.collator",
     "LibraryError": ".modeling_neurallib.library",
     "MachineConfig": ".configuration.machine_config",
     "MachineConfigError": ".configuration.machine_config",
@@ -42,17 +48,23 @@ _HOMES = {
     "NeuralLibForCausalLM": ".modeling_neurallib.modeling_neurallib",
     "NeuralLibModel": ".modeling_neurallib.modeling_neurallib",
     "NeuralLibTrainer": ".trainer.training",
+    "NeuralLibTrainingArguments": ".trainer.arguments",
     "NeuralLibrary": ".modeling_neurallib.library",
     "ProgramFault": ".modeling_neurallib.library",
     "RemoteCodeError": ".configuration.remote_code",
     "RunResult": ".modeling_neurallib.machine.state",
+    "TaskBuilder": ".trainer.task_builder",
     "TokenizerError": ".modeling_neurallib.characters",
+    "TrainingArgumentsError": ".trainer.arguments",
+    "TrainingDataError": ".trainer.own_data",
     "compile_library": ".modeling_neurallib.compiler.compiling",
+    "load_metric": ".trainer.metrics",
+    "load_tasks": ".trainer.task_builder",
     "standard_library": ".modeling_neurallib.programs",
 }
 
 # Names whose first use makes the model type known to the Auto classes.
-_REGISTERED = {"NeuralLibConfig", "NeuralLibForCausalLM", "NeuralLibModel", "NeuralLibTrainer"}
+_REGISTERED = {"NeuralLibConfig", "NeuralLibForCausalLM", "NeuralLibModel", "NeuralLibTrainer", "DataCollatorForCalls"}
 
 __all__ = [*_HOMES, "__version__"]
 

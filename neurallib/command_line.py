@@ -1,4 +1,4 @@
-"""The command line: ``neurallib ask | run | compile | inspect | assemble | train``.
+"""The command line: ``neurallib ask | run | compile | inspect | assemble | train | evaluate``.
 
 Every command prints something for people, or with ``--json`` one JSON object a line for machines. What goes wrong is
 one line on stderr and exit code 1; wrong usage exits with 2. What is heavy is imported where it is needed.
@@ -37,7 +37,9 @@ STANDARD = "standard"
 SMOLLM2 = "smollm2-135m"
 SMOLLM2_ON_THE_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
-EXTRAS = {"numba": "fast", "gguf": "gguf"} | dict.fromkeys(("peft", "datasets", "evaluate", "accelerate"), "train")
+EXTRAS = {"numba": "fast", "gguf": "gguf", "matplotlib": "plot"} | dict.fromkeys(
+    ("peft", "datasets", "evaluate", "accelerate"), "train"
+)
 """Optional package → the extra of neurallib that brings it."""
 
 TRACE_LIMIT = 10_000
@@ -130,25 +132,43 @@ def ask(
         bool, typer.Option("--trace", help="Show every call: program, arguments, result, steps, time.")
     ] = False,
     compare: Annotated[bool, typer.Option("--compare", help="Show what the base model answers by itself.")] = False,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            "--explain", metavar="FILE.html", help="Write a page: what was considered, read, run and written."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Ask a language model, and see what it computed."""
     if not all(prompt.strip() for prompt in prompts):
         raise CommandError("the prompt is empty; ask something, for example: neurallib ask 'What is 123 times 45?'")
+    if page is not None and not page.absolute().parent.is_dir():
+        raise CommandError(f"{page.parent} is no folder; make it first, or choose another FILE.html")
     with _working("loading the model"):
+        from .modeling_neurallib.explanation import explained, reply
+
         language_model, tokenizer = _language_model(model)
-        for source in library or []:
-            language_model.load_library(_library(source), tokenizer=tokenizer)
+        libraries = [_library(source) for source in library or []]
+        for each in libraries:
+            language_model.load_library(each, tokenizer=tokenizer)
+    explanations = []
     console = _console()
     for number, prompt in enumerate(prompts):
         with _working("answering"):
             began = time.perf_counter()
-            answer, calls = _answer(language_model, tokenizer, prompt, max_new_tokens)
+            replied = reply(language_model, tokenizer, prompt, max_new_tokens)
+            answer, calls = replied.text, replied.calls
             seconds = time.perf_counter() - began
             alone = None
             if compare:
-                with _backbone_alone(language_model):
-                    alone, _ = _answer(language_model, tokenizer, prompt, max_new_tokens)
+                from .trainer.evaluation import without_calls
+
+                with without_calls(language_model):
+                    alone = reply(language_model, tokenizer, prompt, max_new_tokens).text
+            if page is not None:
+                known = [*libraries, _library(STANDARD)]
+                explanations.append(explained(language_model, tokenizer, replied, known))
         if as_json:
             record: dict[str, Any] = {"prompt": prompt, "answer": answer, "seconds": seconds}
             record["calls"] = [asdict(call) for call in calls]
@@ -166,6 +186,11 @@ def ask(
             typer.echo(shown(answer, lines=True))
         if trace:
             console.print(_calls_table(calls) if calls else "  no program was called")
+    if page is not None:
+        from .model_cards.explanation_page import explanation_page
+
+        page.write_text(explanation_page(explanations), encoding="utf-8")
+        typer.echo(f"explained in {page}", err=True)
 
 
 def _language_model(source: str | None) -> tuple[NeuralLibForCausalLM, Any]:
@@ -191,51 +216,6 @@ def _language_model(source: str | None) -> tuple[NeuralLibForCausalLM, Any]:
         )
     with _loading(f"the model {source}"):
         return NeuralLibForCausalLM.from_pretrained(source), AutoTokenizer.from_pretrained(source)
-
-
-def _answer(
-    model: NeuralLibForCausalLM, tokenizer: Any, prompt: str, max_new_tokens: int
-) -> tuple[str, tuple[Call, ...]]:
-    """The reply to a prompt, by the most likely tokens, and the calls made in it.
-
-    Raises:
-        CommandError: the prompt leaves no room in the model's context.
-    """
-    if tokenizer.chat_template:
-        messages = [{"role": "user", "content": prompt}]
-        inputs = tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
-        )
-    else:
-        inputs = tokenizer(prompt, return_tensors="pt")
-    length, context = inputs["input_ids"].shape[1], model.config.max_position_embeddings
-    if length >= context:
-        raise CommandError(f"the prompt has {length} tokens, the model's context holds {context}; shorten the prompt")
-    ends = {model.config.end_of_turn_token_id, tokenizer.eos_token_id} - {None}
-    output = model.generate(
-        input_ids=inputs["input_ids"].to(model.device),
-        attention_mask=inputs["attention_mask"].to(model.device),
-        max_new_tokens=min(max_new_tokens, context - length),
-        do_sample=False,
-        eos_token_id=sorted(ends) or None,
-        pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
-        return_dict_in_generate=True,
-    )
-    text = tokenizer.decode(output.sequences[0, length:], skip_special_tokens=True)
-    # The prompt has no calls: a call that the gate opened in it was never written, and is none of the reply's.
-    return text.strip(), tuple(call for call in output.calls[0] if call.start >= length)
-
-
-@contextmanager
-def _backbone_alone(model: NeuralLibForCausalLM) -> Iterator[None]:
-    """Within, no program may be called: the logits are those of the base, to the last bit."""
-    config = model.computer.config
-    before = config.disabled_programs
-    config.disabled_programs = list(model.computer.programs)
-    try:
-        yield
-    finally:
-        config.disabled_programs = before
 
 
 def _answers(prompt: str, answers: Sequence[tuple[str, str]]) -> Any:
@@ -402,14 +382,12 @@ def compile_(
 ) -> None:
     """Compile Python functions into a library."""
     from . import compile_library
-    from .model_cards.library_card import library_card
 
     if not source.is_file():
         raise CommandError(f"{source} is no file; give a Python source file")
     library = compile_library(source, name=name)
     library.save_pretrained(output)
-    description = json.loads((output / "library_config.json").read_text())
-    library_card(description, library.fingerprint).save(output / "README.md")
+    (output / "README.md").write_text(library.card(), encoding="utf-8")
     if as_json:
         typer.echo(json.dumps({"output": str(output), **_described(library)}, ensure_ascii=False))
     else:
@@ -421,10 +399,11 @@ def compile_(
 def inspect(
     library: Annotated[str, typer.Argument(help="A folder, org/name on the Hub, or Python source.")] = STANDARD,
     program: Annotated[str | None, typer.Argument(help="Show this program's source and instructions.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a library on the Hub.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show what a library holds, or one program of it, down to its instructions."""
-    loaded = _library(library)
+    """Show what a library holds, or one program of it: its source beside its instructions."""
+    loaded = _library(library, revision)
     if program is None:
         if as_json:
             typer.echo(json.dumps(_described(loaded), ensure_ascii=False))
@@ -436,11 +415,19 @@ def inspect(
         record = asdict(found) | {"disassembly": loaded.disassemble(program)}
         typer.echo(json.dumps(record, ensure_ascii=False))
         return
-    typer.echo(shown(f"{_signature(found)}\n\n{found.source or found.docstring}\n", lines=True))
-    typer.echo(shown(loaded.disassemble(program), lines=True))
+    typer.echo(shown(f"{_signature(found)}\n\n{found.docstring}\n", lines=True))
+    console = _console()
+    for head, *lines in loaded.listing(program):
+        table = _table("source", "instructions")
+        if head.instructions:
+            table.add_row(_text(""), _text("\n".join(head.instructions), lines=True))
+        for listed in lines:
+            table.add_row(_text(listed.source), _text("\n".join(listed.instructions), lines=True))
+        console.print(_text(head.source))
+        console.print(table)
 
 
-def _library(source: str) -> NeuralLibrary:
+def _library(source: str, revision: str | None = None) -> NeuralLibrary:
     """A library by its name, folder or Python source."""
     from . import NeuralLibrary, compile_library, standard_library
 
@@ -450,7 +437,12 @@ def _library(source: str) -> NeuralLibrary:
         if not Path(source).is_file():
             raise CommandError(f"{source} is no file; give a Python source file, a library's folder or org/name")
         return compile_library(source)
-    return NeuralLibrary.from_pretrained(source)
+    if not Path(source).is_dir():
+        from huggingface_hub.utils import logging
+
+        # What the client says while it tries again: what it comes to is said once, by us.
+        logging.set_verbosity(logging.CRITICAL)
+    return NeuralLibrary.from_pretrained(source, revision=revision)
 
 
 def _described(library: NeuralLibrary) -> dict[str, Any]:
@@ -461,6 +453,9 @@ def _described(library: NeuralLibrary) -> dict[str, Any]:
         "name": library.name,
         "instructions": len(library.instructions),
         "fingerprint": library.fingerprint,
+        "registers": library.registers,
+        "repository": library.repository,
+        "revision": library.revision,
         "programs": programs,
     }
 
@@ -473,13 +468,47 @@ def _show_library(library: NeuralLibrary) -> None:
         table.add_row(*map(_text, row))
     console = _console()
     size = f"{len(library.programs)} programs, {len(library.instructions):,} instructions"
-    console.print(_text(f"{library.name}: {size}"))
+    place = f" ({library.repository} at {library.revision})" if library.repository else ""
+    console.print(_text(f"{library.name}: {size}, for machines of {library.registers} registers{place}"))
     console.print(table)
 
 
 def _signature(program: Program) -> str:
     parameters = ", ".join(f"{parameter.name}: {parameter.type}" for parameter in program.parameters)
     return f"{program.name}({parameters}) -> {program.returns}"
+
+
+@app.command()
+def publish(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a library or of a model.")],
+    repository: Annotated[str, typer.Argument(metavar="ORG/NAME", help="The repository on the Hub; made if missing.")],
+    private: Annotated[bool, typer.Option("--private", help="Make a repository that only you can see.")] = False,
+    revision: Annotated[str | None, typer.Option(help="The branch to put it on.")] = None,
+    license: Annotated[str | None, typer.Option(help="For the card, an identifier such as apache-2.0.")] = None,
+    message: Annotated[str | None, typer.Option(help="What the commit says.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check, and list the files; upload nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Put a library or a model on the Hub, with a card, in one commit. Pickles are refused."""
+    _quiet()
+    from .publishing import prepare, upload
+
+    publication = prepare(folder, repository, license)
+    commit = None
+    if not dry_run:
+        with _working(f"uploading to {repository}"):
+            commit = upload(publication, private or None, revision, message)
+    if as_json:
+        record = {"repository": repository, "kind": publication.kind, "commit": commit, "files": publication.hashes}
+        typer.echo(json.dumps(record | {"left_out": publication.left_out}, ensure_ascii=False))
+        return
+    table = _table("file", "sha256")
+    for name, digest in sorted(publication.hashes.items()):
+        table.add_row(_text(name), _text(digest))
+    _console().print(table)
+    for name in publication.left_out:
+        typer.echo(f"left out: {shown(name)}")
+    typer.echo(f"would go to {repository}" if commit is None else f"published: {commit}")
 
 
 # Models
@@ -587,6 +616,154 @@ def train(
     typer.echo(json.dumps(report, ensure_ascii=False, indent=None if as_json else 2))
 
 
+@app.command()
+def evaluate(
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tasks",
+            "-t",
+            help="requests, dialogues, general, numbers, lists, programs, one split (numbers:digits_40), or a file; "
+            "several with commas, or the option again.",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="A folder or org/name; by default SmolLM2-135M-Instruct, trained."),
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(help="Compare with a base: its folder or org/name, or self: the model without its programs."),
+    ] = None,
+    compare: Annotated[
+        Path | None, typer.Option(help="Compare with another run: its folder or its report.json.")
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The folder for replies, report and plot; a run goes on in it.")
+    ] = Path("evaluation"),
+    examples: Annotated[
+        int | None, typer.Option(min=1, help="The most examples of a task; by default 200, of a file all.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the values in the tasks.")] = 20_001,
+    batch_size: Annotated[int, typer.Option(min=1, help="Conversations at once.")] = 8,
+    max_new_tokens: Annotated[
+        int, typer.Option(min=1, help="The longest reply, in tokens; longer where the answer is.")
+    ] = 64,
+    as_json: Json = False,
+) -> None:
+    """Measure a model on tasks; a run that was interrupted goes on where it was."""
+    from .trainer import evaluation
+
+    names = [name for given in tasks or ["requests,general"] for name in given.split(",") if name]
+    # What is wrong with the tasks is said before a model is loaded for minutes.
+    before = evaluation.load_report(compare) if compare is not None else None
+    chosen = [task for name in names for task in evaluation.load(name, examples, seed)]
+    with _working("loading the model"):
+        language_model, tokenizer = _evaluated_model(model)
+        reference = None
+        if base is not None:
+            reference = (language_model, tokenizer) if base == "self" else _evaluated_model(base)
+    called = {"model": model or SMOLLM2} | ({} if base is None else {"base": base})
+    try:
+        report = evaluation.evaluate(
+            language_model, tokenizer, chosen, output, reference, batch_size, max_new_tokens, called
+        )
+    except KeyboardInterrupt:
+        typer.echo(f"neurallib: interrupted; the same command goes on with what is in {shown(str(output))}", err=True)
+        raise typer.Exit(130) from None
+    changes = evaluation.compared(report, before) if before is not None else None
+    try:
+        evaluation.plot(report, output / "report.png")
+    except ImportError as error:
+        typer.echo(f"neurallib: no plot was drawn: {explain(error)}", err=True)
+    if as_json:
+        typer.echo(json.dumps(report | ({} if changes is None else {"changes": changes}), ensure_ascii=False))
+        return
+    console = _console()
+    for table in _evaluation_tables(report, changes):
+        console.print(table)
+    typer.echo(f"written to {shown(str(output))}")
+
+
+def _evaluated_model(source: str | None) -> tuple[Any, Any]:
+    """A model with or without a computer, and its tokenizer; the one that ships if no source is given."""
+    if source is None:
+        return _language_model(None)
+    if source != SMOLLM2 and not source.endswith(".gguf"):
+        with _loading(f"the model {source}"):
+            _find(source)
+    _quiet()
+    from transformers import AutoConfig
+
+    from . import NeuralLibConfig
+    from .trainer.shipping import load_base
+
+    with _loading(f"the model {source}"):
+        plain = source == SMOLLM2 or source.endswith(".gguf")
+        plain = plain or AutoConfig.from_pretrained(source).model_type != NeuralLibConfig.model_type
+        if plain:
+            return load_base(source)
+    return _language_model(source)
+
+
+def _evaluation_tables(report: dict[str, Any], changes: dict[str, Any] | None) -> Iterator[Any]:
+    """What an evaluation found: a row a task, the curves, and what has changed since another run."""
+    from .trainer.evaluation import HEADLINES
+
+    def percent(found: dict[str, Any] | None) -> str:
+        if not found or found["share"] is None:
+            return "–"
+        return f"{100 * found['share']:.1f} % ({100 * found['low']:.0f}–{100 * found['high']:.0f})"
+
+    def points(change: dict[str, float] | None) -> str:
+        if change is None:
+            return "–"
+        low, high = 100 * change["low"], 100 * change["high"]
+        return f"{100 * change['difference']:+.1f} ({low:+.0f} to {high:+.0f})"
+
+    with_base = any("base" in task for task in report["tasks"].values())
+    columns = ["examples", "exact match", "stated"]
+    columns += ["exact match, base", "stated, base", "identical to base"] if with_base else []
+    table = _table("replies", *columns, right=columns)
+    table.columns[0].no_wrap = True
+    for name, task in report["tasks"].items():
+        row = [name, f"{task['examples']:,}", percent(task.get("exact_match")), percent(task.get("stated"))]
+        if with_base:
+            alone, retained = task.get("base", {}), task.get("retention")
+            row += [percent(alone.get("exact_match")), percent(alone.get("stated"))]
+            row += [percent(retained and retained | {"share": retained["identical"]})]
+        table.add_row(*map(_text, row))
+    yield table
+    if any("calls" in task for task in report["tasks"].values()):
+        columns = ["precision", "recall", "no call where none is wanted", "selection", "reading"]
+        table = _table("calls", *columns, right=columns)
+        table.columns[0].no_wrap = True
+        for name, task in report["tasks"].items():
+            calls = task.get("calls", {})
+            counted = (("precision", "made_calls"), ("recall", "wanted_calls"), ("quiet", "quiet_replies"))
+            row = [name, *(f"{100 * calls[rate]:.1f} %" if calls.get(count) else "–" for rate, count in counted)]
+            row += [percent(task.get("selection_accuracy")), percent(task.get("reading_accuracy"))]
+            table.add_row(*map(_text, row))
+        yield table
+    for group, measures in report["length_generalisation"].items():
+        for measure, curve in measures.items():
+            table = _table(f"{group}: {measure}", "examples", "exact match", right=("examples", "exact match"))
+            for point in curve:
+                row = [f"{point['least']}–{point['most']}", f"{point['count']:,}", percent(point)]
+                table.add_row(*map(_text, row))
+            yield table
+    for name, task in report["tasks"].items():
+        if task.get("without_reply"):
+            missing = task["without_reply"]
+            yield _text(f"  {name}: {missing['count']} without a reply; the first: {missing['first']}")
+    if changes is not None:
+        table = _table("task, in points since the other run", *HEADLINES, "same examples", right=tuple(HEADLINES))
+        for name, change in changes.items():
+            row = [name, *(points(change.get(key)) for (key,) in HEADLINES.values())]
+            table.add_row(*map(_text, [*row, "yes" if change["same_examples"] else "no"]))
+        yield table if changes else _text("  the other run has none of these tasks")
+
+
 # What people see
 
 
@@ -600,11 +777,11 @@ def shown(text: str, lines: bool = False) -> str:
     return "".join(c if c.isprintable() or c in kept else c.encode("unicode_escape").decode() for c in text)
 
 
-def _text(text: str) -> Any:
-    """A cell of a table: never read as markup."""
+def _text(text: str, lines: bool = False) -> Any:
+    """A cell of a table: never read as markup. ``lines``: keep its line breaks."""
     from rich.text import Text
 
-    return Text(shown(text))
+    return Text(shown(text, lines=lines))
 
 
 def _console(stderr: bool = False) -> Console:

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import yaml
 from neurallib.model_cards.library_card import library_card
-from neurallib.model_cards.markdown import code, plain
+from neurallib.model_cards.markdown import code, literal, plain
 from neurallib.model_cards.model_card import model_card
+from neurallib.model_cards.published import published_card
 
 from neurallib import model_cards
 
@@ -92,6 +93,35 @@ def test_a_library_card_says_what_the_library_is() -> None:
     text = str(card)
     assert 'library.run("add", "…", "…")' in text and 'from_pretrained("org/sums")' in text
     assert "5,678 instructions" in text and "f" * 64 in text
+
+
+def test_examples_and_libraries_stand_in_cards() -> None:
+    example = {"program": "add", "arguments": ("12", "a|b`"), "result": HOSTILE}
+    record = {"name": "sums", "programs": ["add"], "fingerprint": "f" * 64, "by_reference": True}
+    record |= {"repository": "org/sums", "revision": "c" * 40}
+    other = {**example, "program": "gone"}
+    card = str(model_card("m", "a Llama", LIBRARY, {}, libraries=[record], examples=[example, other]))
+    assert (
+        f"| <code>sums</code> | 1 | org/sums &#64; {'c' * 12} | fetched from there | <code>{'f' * 64}</code> |" in card
+    )
+    assert "gone" not in card
+    for text in (card, str(library_card(LIBRARY, "f", examples=[example], files={"a.json": "e" * 64}))):
+        row = next(line for line in text.splitlines() if line.startswith("| <code>add("))
+        assert row.count("|") == 3 and "<script>" not in text and "\x1b" not in text
+    assert "e" * 64 in text
+
+
+@pytest.mark.parametrize("text", ["add", 'a"b', "a'b", "a\\b", "```\nx", "\u202e", "∑"])
+def test_a_literal_is_the_text_on_one_line(text: str) -> None:
+    written = literal(text)
+    assert ast.literal_eval(written) == text and written.isprintable() and "`" not in written
+
+
+def test_a_published_card_lists_its_files_once() -> None:
+    first = published_card('# A\n\nfrom_pretrained("a")\n', "org/a", {"x.py": "1" * 64}, before="a")
+    second = published_card(first, "org/b", {"y|.py": "2" * 64}, before="org/a")
+    assert 'from_pretrained("org/b")' in second and "1" * 64 not in second and second.count("## Files") == 1
+    assert f"| <code>y&#124;.py</code> | <code>{'2' * 64}</code> |" in second
 
 
 def test_the_snippets_are_python() -> None:

@@ -19,10 +19,12 @@ import torch
 from torch.utils.data import Dataset, Sampler
 from tqdm.auto import tqdm
 
+from ..modeling_neurallib.characters import Characters
 from ..modeling_neurallib.modeling_neurallib import Computer, NeuralLibForCausalLM
 from ..modeling_neurallib.objective import CallBatch, Explanation, MarginalObjective, search
 from ..modeling_neurallib.selector import UNSEEN
 from ..modeling_neurallib.writer import result_tokens
+from .arguments import share_of_labels
 from .carriers import spots
 from .dialogues import Dialogue, DialogueGenerator, DialogueShares
 from .features import Conversation, FeatureCache
@@ -153,22 +155,36 @@ class Lessons(Dataset):  # type: ignore[type-arg]
     """Lessons with their features."""
 
     def __init__(self, lessons: Sequence[Lesson], cache: FeatureCache, computer: Computer):
-        self.lessons, self.cache = lessons, cache
+        self.lessons, self.cache, self.computer = lessons, cache, computer
         self.table, self.end = computer.table, computer.config.end_of_turn_token_id
+        self._spelt: dict[int, tuple[Characters, np.ndarray]] = {}
 
     def __len__(self) -> int:
         return len(self.lessons)
+
+    def quiet_from(self, lesson: Lesson) -> int:
+        """The first column at which no call may open: earlier turns, if there are any, made calls of their own."""
+        if len(lesson.dialogue.messages) == 1:
+            return 0
+        tokens = lesson.conversation.tokens[: lesson.conversation.prompt]
+        ends = [column for column, token in enumerate(tokens) if token == self.end]
+        return ends[-2] if len(ends) > 1 else 0
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         lesson = self.lessons[index]
         features, base = self.cache[lesson.conversation]
         tokens = lesson.conversation.tokens
+        if index not in self._spelt:
+            goes_on = self.table.goes_on(np.array([tokens]), np.array([-1]))[0]
+            self._spelt[index] = self.table.characters(tokens), goes_on
+        characters, goes_on = self._spelt[index]
         return {
             "features": features,
             "base": base,
             "prompt": lesson.conversation.prompt,
-            "characters": self.table.characters(tokens),
-            "goes_on": self.table.goes_on(np.array([tokens]), np.array([-1]))[0],
+            "quiet": self.quiet_from(lesson),
+            "characters": characters,
+            "goes_on": goes_on,
             "explanations": list(lesson.explanations),
             "end": len(tokens) - 1 if len(tokens) > lesson.conversation.prompt and tokens[-1] == self.end else -1,
         }
@@ -179,24 +195,30 @@ class SimilarLengths(Sampler[int]):
 
     Args:
         lengths: tokens of each lesson. batch_size: lessons in a batch. blocks: batches that are sorted by length together and
-            then shuffled. Draws from torch's global generator, which a checkpoint restores.
+            then shuffled. seed: of an order that depends on it and the epoch alone, the same in every process; None draws from
+            torch's global generator, which a checkpoint restores.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, blocks: int = 8):
-        self.lengths, self.batch_size, self.blocks = lengths, batch_size, blocks
+    def __init__(self, lengths: Sequence[int], batch_size: int, blocks: int = 8, seed: int | None = None):
+        self.lengths, self.batch_size, self.blocks, self.seed = lengths, batch_size, blocks, seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def __iter__(self) -> Iterator[int]:
-        order = torch.randperm(len(self.lengths)).tolist()
+        generator = None if self.seed is None else torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(len(self.lengths), generator=generator).tolist()
         size = self.batch_size * self.blocks
         batches: list[list[int]] = []
         for start in range(0, len(order), size):
             block = sorted(order[start : start + size], key=lambda i: self.lengths[i])
             batches += [block[i : i + self.batch_size] for i in range(0, len(block), self.batch_size)]
         full = [batch for batch in batches if len(batch) == self.batch_size]
-        for number in torch.randperm(len(full)).tolist():
+        for number in torch.randperm(len(full), generator=generator).tolist():
             yield from full[number]
         for batch in batches:
             if len(batch) < self.batch_size:
@@ -220,7 +242,7 @@ def collate(items: Sequence[dict[str, Any]]) -> dict[str, CallBatch]:
         # The last token of a reply has no successor in the lesson; a prompt alone still decides at its last token.
         last = max(length - 1, item["prompt"])
         decisions[row, first:last] = True
-        prompt[row, :first] = True
+        prompt[row, item["quiet"] : first] = True
         base[row, first:last] = torch.from_numpy(np.asarray(item["base"][first:last], dtype=np.float32))
     return {
         "batch": CallBatch(
@@ -322,32 +344,36 @@ def _written_whole(path: Path, text: str) -> None:
     os.replace(scratch, path)
 
 
+def worked_off(work: Callable[[Sequence[int]], list[Any]], count: int, title: str, forked: bool = True) -> list[Any]:
+    """What ``work`` makes of the numbers 0 … count − 1, given to it in blocks: on all cores where the platform can fork."""
+    global _WORK
+    _WORK = work
+    blocks = [range(start, min(start + 50, count)) for start in range(0, count, 50)]
+    results: list[Any] = []
+    with tqdm(total=count, desc=title) as bar:
+        if not forked or "fork" not in multiprocessing.get_all_start_methods() or (os.cpu_count() or 1) < 2:
+            for block in map(_run_work, blocks):
+                results += block
+                bar.update(len(block))
+        else:
+            with multiprocessing.get_context("fork").Pool() as pool:
+                for block in pool.imap(_run_work, blocks):
+                    results += block
+                    bar.update(len(block))
+    return results
+
+
 def explained(writer: LessonWriter, pairs: Sequence[Pair], labelled: Sequence[bool], title: str) -> list[Lesson | None]:
     """The lesson of each pair, searched for on all cores (forked, where the platform can: the library is shared that way)."""
 
     def work(numbers: Sequence[int]) -> list[Lesson | None]:
         return [writer.lesson(*pairs[number], labelled[number]) for number in numbers]
 
-    global _WORK
-    _WORK = work
-    blocks = [range(start, min(start + 50, len(pairs))) for start in range(0, len(pairs), 50)]
-    lessons: list[Lesson | None] = []
     library = writer.model.library
     assert library is not None
-    with tqdm(total=len(pairs), desc=title) as bar:
-        if "fork" not in multiprocessing.get_all_start_methods() or (os.cpu_count() or 1) < 2 or all(labelled):
-            done = map(_run_work, blocks)
-            for block in done:
-                lessons += block
-                bar.update(len(block))
-        else:
-            # Compile the engine once before the fork, not once in every process.
-            search(library, writer.objective.programs(), "1 2", "3", 1, writer.model.computer.machine)
-            with multiprocessing.get_context("fork").Pool() as pool:
-                for block in pool.imap(_run_work, blocks):
-                    lessons += block
-                    bar.update(len(block))
-    return lessons
+    # Compile the engine once before the fork, not once in every process.
+    search(library, writer.objective.programs(), "1 2", "3", 1, writer.model.computer.machine)
+    return worked_off(work, len(pairs), title, forked=not all(labelled))
 
 
 def _search_hash(writer: LessonWriter, pairs: Sequence[Pair], labelled: Sequence[bool]) -> str:
@@ -369,26 +395,25 @@ def restored(dialogue: Dialogue, conversation: Conversation, stored: list[Any] |
     return Lesson(dialogue, conversation, tuple(explanations))
 
 
-_WORK: Callable[[Sequence[int]], list[Lesson | None]] | None = None
-"""What the processes of :func:`explained` do: inherited by the fork, because a library and a model are not to be pickled."""
+_WORK: Callable[[Sequence[int]], list[Any]] | None = None
+"""What the processes of :func:`worked_off` do: inherited by the fork, because a library and a model are not to be pickled."""
 
 
-def _run_work(numbers: Sequence[int]) -> list[Lesson | None]:
+def _run_work(numbers: Sequence[int]) -> list[Any]:
     assert _WORK is not None
     return _WORK(numbers)
 
 
-def prepare(
+def lessons_of(
     model: NeuralLibForCausalLM, tokenizer: Any, recipe: Recipe, split: str, count: int, directory: Path
-) -> tuple[Lessons, dict[str, int]]:
-    """Lessons of a split with their features, and how many requests of each program no call was found for.
+) -> tuple[list[Lesson], dict[str, int]]:
+    """Lessons of a split, and how many requests of each program no call was found for.
 
     Args:
-        directory: where replies, explanations and features are remembered.
+        directory: where replies and explanations are remembered.
     """
     writer = LessonWriter(model, tokenizer, recipe)
-    share = {"answers": 0.0, "calls": 1.0}.get(str(recipe.supervision))
-    share = float(recipe.supervision) if share is None else share
+    share = share_of_labels(recipe.supervision)
     pairs = conversations(writer, split, count, directory)
     labelled = [split != "train" or random.Random(f"labelled:{recipe.seed}:{n}").random() < share for n in range(count)]
     remembered = directory / f"explanations-{split}-{_search_hash(writer, pairs, labelled)}.json"
@@ -405,7 +430,15 @@ def prepare(
     left_out = Counter(step.program for step in unexplained)
     if split == "train" and recipe.replies:
         lessons += [Lesson(*pair, ()) for pair in written_by_the_backbone(writer, directory)]
+    return lessons, dict(left_out)
+
+
+def prepare(
+    model: NeuralLibForCausalLM, tokenizer: Any, recipe: Recipe, split: str, count: int, directory: Path
+) -> tuple[Lessons, dict[str, int]]:
+    """:func:`lessons_of` with their features, which are remembered in ``directory`` too."""
+    lessons, left_out = lessons_of(model, tokenizer, recipe, split, count, directory)
     with tqdm(total=len(lessons), desc=f"{split}: features of the backbone") as bar:
         cache = FeatureCache(model, directory / "features")
         cache.fill([lesson.conversation for lesson in lessons], progress=bar.update)
-    return Lessons(lessons, cache, model.computer), dict(left_out)
+    return Lessons(lessons, cache, model.computer), left_out

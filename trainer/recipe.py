@@ -1,4 +1,7 @@
-"""The recipe: all that a training run depends on, from YAML and ``key=value``."""
+"""The recipe: all that a training run depends on, from YAML and ``key=value``.
+
+Beside its own keys a recipe has those of :class:`NeuralLibTrainingArguments`, and so of ``TrainingArguments``.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from .arguments import NeuralLibTrainingArguments, TrainingArgumentsError
+
+STANDARD = "standard"
+"""Name of the library that the package ships."""
 
 
 class RecipeError(ValueError):
@@ -37,6 +45,11 @@ class Recipe:
             this), which stands for longer lists than any that is trained on.
         heads: fields of ``NeuralLibConfig`` that shape the heads.
         seed, epochs, batch_size, learning_rate, weight_decay, warmup: of the optimisation.
+        library: "standard", or a folder or Hub id of another.
+        data, validation_data: your own conversations in the place of generated ones: a JSONL or Parquet file, a folder of them
+            or a data set of the Hub. streaming: read ``data`` while training, not before.
+        peft: an adapter on the backbone: ``peft_type`` (by default LORA) and the fields of its configuration.
+        arguments: of :class:`NeuralLibTrainingArguments`, those that were given; they go before the ones above.
     """
 
     base: str = "smollm2-135m"
@@ -59,6 +72,12 @@ class Recipe:
     learning_rate: float = 1e-3
     weight_decay: float = 0.02
     warmup: float = 0.05
+    library: str = STANDARD
+    data: str | None = None
+    validation_data: str | None = None
+    streaming: bool = False
+    peft: dict[str, Any] | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -81,14 +100,74 @@ class Recipe:
                 raise RecipeError(f"an override has the form key=value, found {override!r}")
             values[key] = yaml.safe_load(value)
         fields = {f.name: f for f in dataclasses.fields(cls)}
-        for key, value in values.items():
+        others = {f.name for f in dataclasses.fields(NeuralLibTrainingArguments) if f.init} - {"output_dir"}
+        given = dict(values.pop("arguments", None) or {})
+        given |= {key: values.pop(key) for key in list(values) if key in others and key not in fields}
+        values["arguments"] = given
+        for key, value in [*values.items(), *given.items()]:
+            if key in given and key in others:
+                continue
             if key not in fields:
-                nearest = difflib.get_close_matches(str(key), fields, n=1)
+                nearest = difflib.get_close_matches(str(key), [*fields, *others], n=1)
                 hint = f"; did you mean {nearest[0]!r}?" if nearest else f"; known keys: {', '.join(fields)}"
                 raise RecipeError(f"the recipe has no key {key!r}{hint}")
             default = getattr(cls(), key)
             accepts: tuple[type, ...] = (int, float) if isinstance(default, float) else (type(default),)
             accepts = (str, float, int) if key == "supervision" else accepts
+            accepts = {"data": (str,), "validation_data": (str,), "peft": (dict,)}.get(key, accepts)
+            if value is None and default is None:
+                continue
             if not isinstance(value, accepts) or (isinstance(value, bool) and bool not in accepts):
                 raise RecipeError(f"{key} must be {' or '.join(t.__name__ for t in accepts)}, found {value!r}")
         return cls(**values)
+
+    def training_arguments(self, output: str | Path) -> NeuralLibTrainingArguments:
+        """The arguments of training with checkpoints in ``output``.
+
+        Raises:
+            RecipeError: they contradict each other, or one has a value that cannot be.
+        """
+        told: dict[str, Any] = dict(
+            per_device_train_batch_size=self.batch_size,
+            num_train_epochs=self.epochs,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            warmup_steps=self.warmup,
+            lr_scheduler_type="cosine",
+            max_grad_norm=1.0,
+            logging_steps=25,
+            save_steps=200,
+            save_total_limit=2,
+            report_to=[],
+            seed=self.seed,
+            prompt_weight=self.prompt_weight,
+            stretch=self.stretch,
+            supervision=str(self.supervision),
+            budget=self.budget,
+            most_explanations=self.most_explanations,
+        )
+        try:
+            return NeuralLibTrainingArguments(output_dir=str(output), **{**told, **self.arguments})
+        except TrainingArgumentsError as error:
+            raise RecipeError(f"the recipe cannot be followed: {error}") from error
+
+    def adapter(self) -> Any:
+        """The configuration of the adapter.
+
+        Raises:
+            RecipeError: PEFT knows no such kind, or no such field of it (the nearest is named).
+        """
+        from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftType
+
+        told = {"task_type": "CAUSAL_LM", **(self.peft or {})}
+        kind = str(told.pop("peft_type", "LORA")).upper()
+        kinds = {str(known.value): known for known in PEFT_TYPE_TO_CONFIG_MAPPING}
+        config = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)] if kind in kinds else None
+        known = [f.name for f in dataclasses.fields(config)] if config is not None else []
+        for name, value, valid in [("peft_type", kind, [*kinds]), *(("peft", key, known) for key in told)]:
+            if value not in valid:
+                nearest = difflib.get_close_matches(value, valid, n=1)
+                hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(valid)}"
+                raise RecipeError(f"{name} of the recipe has no {value!r}; {hint}")
+        assert config is not None
+        return config(**told)

@@ -1,50 +1,69 @@
-"""Training of the heads by a recipe, the backbone frozen: the Trainer on remembered features, and what came of it."""
+"""Training: the Trainer of models that call programs, on remembered features or through the whole model, and recipes."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import os
+import shutil
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer, TrainingArguments
+from torch.utils.data import Dataset
+from tqdm.auto import tqdm
+from transformers import AutoTokenizer, PreTrainedConfig, Trainer, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
-from ..modeling_neurallib.call import CallLayer
-from ..modeling_neurallib.modeling_neurallib import Computer, NeuralLibForCausalLM
+from ..modeling_neurallib.call import Call, CallLayer
+from ..modeling_neurallib.dense_objective import DenseObjective
+from ..modeling_neurallib.library import NeuralLibrary
+from ..modeling_neurallib.modeling_neurallib import Computer, MachineConfig, NeuralLibForCausalLM
 from ..modeling_neurallib.objective import CallBatch, MarginalObjective
 from ..modeling_neurallib.programs import standard_library
 from ..modeling_neurallib.selector import UNSEEN
-from .lessons import Lessons, SimilarLengths, collate, prepare
-from .recipe import Recipe
+from .adapters import adapted, is_adapted, language_model_of
+from .arguments import NeuralLibTrainingArguments, TrainingArgumentsError
+from .checkpoints import STAGE, last_checkpoint, put_in_place, said_clearly
+from .collator import DataCollatorForCalls
+from .features import FeatureCache
+from .lessons import Lesson, Lessons, SimilarLengths, collate, lessons_of, prepare
+from .outcomes import Expected, expected, outcome, summary
+from .own_data import DataReport, RowReader, StreamedLessons, is_tokenized, load_rows, read_rows
+from .recipe import STANDARD, Recipe
 from .shipping import load_base, save_heads
+
+FROZEN = ("heads", "library_keys")
+"""What can be trained with the backbone as it is."""
 
 
 class HeadsForTraining(nn.Module):
     """The computer with the marginal objective: what the Trainer optimises while the backbone is frozen.
 
     Args:
-        prompt_weight, stretch: see :class:`Recipe`.
+        stretch: see :class:`NeuralLibTrainingArguments`.
     """
 
-    def __init__(self, computer: Computer, prompt_weight: float, stretch: float):
+    def __init__(self, computer: Computer, stretch: float = 1.0):
         super().__init__()
-        self.computer, self.prompt_weight, self.stretch = computer, prompt_weight, stretch
+        self.computer, self.stretch = computer, stretch
 
-    def forward(self, batch: CallBatch, **_: Any) -> dict[str, Tensor]:
+    def forward(self, batch: CallBatch) -> dict[str, Any]:
+        """``log_likelihoods`` [B] of the replies and their ``parts``, what the backbone's own words cost left out."""
         if self.training and self.stretch > 1:
             batch = dataclasses.replace(batch, weights=stretched(batch, self.stretch))
-        likelihoods, parts = MarginalObjective(self.computer).score(batch)
-        called = torch.tensor([bool(found) for found in batch.explanations])
+        # The heads are float32 whatever precision the rest trains in.
+        with torch.autocast(batch.features.device.type, enabled=False):
+            likelihoods, parts = MarginalObjective(self.computer).score(batch)
+        called = torch.tensor([bool(found) for found in batch.explanations], device=likelihoods.device)
         # The backbone's own words cost what they cost: only what the heads decide is compared between lessons.
         fixed = torch.where(called, torch.zeros_like(likelihoods), batch.base.sum(1))
-        answer = -(likelihoods - fixed).mean()
-        prompt = -parts["prompt_no_call"].mean()
-        return {"loss": answer + self.prompt_weight * prompt, "answer": answer.detach(), "prompt": prompt.detach()}
+        return {"log_likelihoods": likelihoods - fixed, "parts": parts}
 
 
 def stretched(batch: CallBatch, most: float) -> Tensor:
@@ -60,28 +79,165 @@ def stretched(batch: CallBatch, most: float) -> Tensor:
         numbers[row, torch.from_numpy(characters.tokens[digits])] = True
     seen = weights > UNSEEN
     beside = nn.functional.pad(numbers, (1, 0))[:, :-1]
-    return torch.where(seen & (numbers | beside), weights + factors, weights)
+    return torch.where(seen & (numbers | beside), weights + factors.to(weights.device), weights)
 
 
 class NeuralLibTrainer(Trainer):
-    """The Hugging Face Trainer for a model with a computer, backbone frozen: features come from a cache, the heads learn.
+    """The Hugging Face Trainer for a model that calls programs.
+
+    With a frozen backbone (``train="heads"`` or ``"library_keys"``) and finite data, the backbone runs once over the data, its
+    states are kept on disk, and only the heads run while training. Otherwise the data goes through the whole model. Both
+    maximise the mean log-likelihood of the answers, so a number of accumulated or distributed batches has the gradient
+    of one big batch.
 
     Args:
-        model: whose heads are trained. prompt_weight, stretch: see :class:`Recipe`.
-        kwargs: of ``Trainer``; ``data_collator`` is ours by default.
+        model: with a library; may be wrapped by PEFT. args: those of the Hugging Face Trainer leave ours at their defaults.
+        data_collator: :class:`DataCollatorForCalls` by default.
+        train_dataset, eval_dataset: rows as :mod:`.own_data` describes them (``datasets``, a list, anything that can be iterated
+            over, or a file or name for :func:`load_rows`), rows of ``input_ids`` and ``labels``, or :class:`Lessons`.
+        processing_class: the tokenizer; needed but for lessons.
+        peft_config: puts an adapter on the backbone.
+        kwargs: of ``Trainer``.
+    Raises:
+        TrainingArgumentsError: arguments that contradict each other, or the model.
+        TrainingDataError: data that cannot be trained on.
     """
 
-    def __init__(self, model: NeuralLibForCausalLM, prompt_weight: float = 1.0, stretch: float = 1.0, **kwargs: Any):
-        self.language_model = model
-        heads = HeadsForTraining(model.computer, prompt_weight, stretch)
-        super().__init__(model=heads, **{"data_collator": collate, **kwargs})
+    # compute_loss divides by the sequences of all accumulated batches.
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        model: Any,
+        args: TrainingArguments | None = None,
+        data_collator: Any = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        peft_config: Any = None,
+        **kwargs: Any,
+    ):
+        args = NeuralLibTrainingArguments(output_dir="tmp_trainer") if args is None else args
+        self.ours = args if isinstance(args, NeuralLibTrainingArguments) else _ours_by_default(args)
+        model = NeuralLibForCausalLM.from_pretrained(model) if isinstance(model, str) else model
+        self.language_model = language_model_of(model)
+        self.trained = _what_is_trained(self.ours.train, is_adapted(model), peft_config)
+        if peft_config is not None:
+            model = adapted(self.language_model, peft_config, heads=self.trained == "heads+lora")
+        self.language_model.config.estimator = self.ours.estimator
+        if self.ours.estimator == "dense":
+            # Refuses what the dense engine is too small for, before any data is read.
+            DenseObjective(
+                self.language_model.computer, MachineConfig(**(self.language_model.config.dense_machine or {}))
+            )
+        _freeze(self.language_model, self.trained)
+        self.data_reports: dict[str, DataReport] = {}
+        self._tokenizer, self._args = processing_class, args
+        self.cached = self._from_features(train_dataset if train_dataset is not None else eval_dataset)
+        if self.cached and args.torch_compile:
+            raise TrainingArgumentsError(
+                "torch_compile compiles the backbone, which does not run while heads train on remembered features: leave it "
+                "off, or set cached_features=False"
+            )
+        self._features = Path(args.output_dir) / "features"
+        train_dataset = self._lessons(train_dataset, "train")
+        if isinstance(eval_dataset, dict):
+            eval_dataset = {name: self._lessons(one, name) for name, one in eval_dataset.items()}
+        else:
+            eval_dataset = self._lessons(eval_dataset, "evaluation")
+        if data_collator is None:
+            data_collator = collate if self.cached else self._collator()
+        self._sums: dict[str, float] = defaultdict(float)
+        self._samples: dict[int, tuple[Any, list[tuple[Any, Expected]]]] = {}
+        self._samples_taken = 0
+        self._staging: Path | None = None
+        super().__init__(
+            model=HeadsForTraining(self.language_model.computer, self.ours.stretch) if self.cached else model,
+            args=args,
+            data_collator=data_collator,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            **kwargs,
+        )
+
+    # Data
+
+    def _from_features(self, dataset: Any) -> bool:
+        """Whether the heads train on remembered features."""
+        frozen = self.trained in FROZEN and self.ours.estimator == "marginal"
+        if isinstance(dataset, Lessons):
+            if not frozen:
+                raise TrainingArgumentsError(
+                    f"lessons hold features of a frozen backbone, which train={self.trained!r} and "
+                    f"estimator={self.ours.estimator!r} cannot use: pass the rows themselves"
+                )
+            return True
+        finite = isinstance(dataset, (str, Path)) or hasattr(dataset, "__len__")
+        if not (frozen and self.ours.cached_features and finite):
+            return False
+        return isinstance(dataset, (str, Path)) or not is_tokenized(dataset)
+
+    def _reader(self) -> RowReader:
+        if self._tokenizer is None:
+            raise TrainingArgumentsError("rows of text need the tokenizer: pass processing_class=tokenizer")
+        ours = self.ours
+        return RowReader(
+            self.language_model,
+            self._tokenizer,
+            ours.supervision,
+            ours.budget,
+            ours.most_explanations,
+            ours.max_length,
+            self._args.seed,
+        )
+
+    def _collator(self) -> DataCollatorForCalls:
+        if self._tokenizer is None:
+            raise TrainingArgumentsError("the collator needs the tokenizer: pass processing_class=tokenizer")
+        return DataCollatorForCalls(self._tokenizer, self.language_model, budget=self.ours.budget)
+
+    def _lessons(self, dataset: Any, name: str) -> Any:
+        """A data set as the training loop takes it."""
+        if isinstance(dataset, (str, Path)):
+            dataset = load_rows(dataset)
+        if dataset is None or isinstance(dataset, (Lessons, _Listed, StreamedLessons)) or is_tokenized(dataset):
+            return dataset
+        reader, ours = self._reader(), self.ours
+        if not hasattr(dataset, "__len__"):
+            stream = StreamedLessons(dataset, reader, ours.on_bad_row, ours.on_unexplained)
+            self.data_reports[name] = stream.report
+            return stream
+        lessons, self.data_reports[name] = read_rows(dataset, reader, ours.on_bad_row, ours.on_unexplained, name)
+        if not self.cached:
+            return _Listed(lessons)
+        # The first process computes what is missing, and the others find it on disk.
+        with said_clearly("features of the backbone", self._features), self._args.main_process_first():
+            cache = FeatureCache(self.language_model.to(self._args.device), self._features)
+            with tqdm(total=len(lessons), desc=f"{name}: features of the backbone") as bar:
+                cache.fill([lesson.conversation for lesson in lessons], progress=bar.update)
+        return Lessons(lessons, cache, self.language_model.computer)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         lessons = self.train_dataset if train_dataset is None else train_dataset
         if isinstance(lessons, Lessons):
             lengths = [len(lesson.conversation.tokens) for lesson in lessons.lessons]
-            return SimilarLengths(lengths, self.args.train_batch_size)
+            seed = self.args.seed if self.args.world_size > 1 else None
+            return SimilarLengths(lengths, self.args.train_batch_size, seed=seed)
         return super()._get_train_sampler(train_dataset)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        if eval_dataset is not None and not isinstance(eval_dataset, str):
+            eval_dataset = self._lessons(eval_dataset, "evaluation")
+        return super().get_eval_dataloader(eval_dataset)
+
+    # Loss
+
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> Tensor:
+        """Sequences in all accumulated batches of all processes."""
+        count = sum(len(batch["batch"] if "batch" in batch else batch["input_ids"]) for batch in batch_samples)
+        rows = torch.tensor(float(count), device=device)
+        return self.accelerator.gather(rows).sum() if self.args.world_size > 1 else rows
 
     def compute_loss(
         self,
@@ -90,12 +246,265 @@ class NeuralLibTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
+        """−(Σ log p(answer) + ``prompt_weight`` · Σ mean log p(no call in the prompt)) / sequences."""
         outputs = model(**inputs)
-        return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
+        likelihoods, parts = outputs["log_likelihoods"], outputs.get("parts") or {}
+        quiet = parts.get("prompt_no_call", torch.zeros_like(likelihoods))
+        rows = len(likelihoods) if num_items_in_batch is None else num_items_in_batch
+        loss = -(likelihoods.sum() + self.ours.prompt_weight * quiet.sum()) / rows
+        if num_items_in_batch is not None:
+            # The gradients of the processes are averaged.
+            loss = loss * self.accelerator.num_processes
+        if model.training:
+            self._remember(likelihoods.detach(), {name: part.detach() for name, part in parts.items()})
+        return (loss, outputs) if return_outputs else loss
+
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
+    ) -> tuple[Tensor | None, Any, Any]:
+        if not self.cached:
+            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        with torch.no_grad():
+            loss = self.compute_loss(model, self._prepare_inputs(inputs))
+        return loss, None, None
+
+    def _prepare_input(self, data: Any) -> Any:
+        return data.to(self.args.device) if isinstance(data, CallBatch) else super()._prepare_input(data)
+
+    # What is logged
+
+    def _remember(self, likelihoods: Tensor, parts: dict[str, Tensor]) -> None:
+        """Sums over sequences until the next log."""
+        sums = self._sums
+        sums["rows"] += len(likelihoods)
+        sums["likelihood"] += float(likelihoods.sum())
+        for name, part in parts.items():
+            sums[name] += float(part.sum())
+        if "calls" in parts:
+            sums["explained"] += float((parts["calls"] != 0).sum())
+
+    def _parts(self) -> dict[str, float]:
+        """Means since the last log, over all processes.
+
+        ``loss`` = ``answer_loss`` + ``prompt_weight`` · ``prompt_loss``: −log p(answer) a sequence, and −log p(no call), the mean
+        over a prompt. Besides ``call_loss``: −log p(the calls that explain it: gate, program, reading, lead, end) a sequence
+        that has any; ``selection_entropy``, nats; ``call_rate``: share of sequences whose gate opens where a call should begin,
+        else at the last prompt token.
+        """
+        names = ("rows", "likelihood", "explained", "calls", "prompt_no_call", "entropy", "opens")
+        sums = torch.tensor([self._sums[name] for name in names], device=self.args.device)
+        self._sums.clear()
+        if self.args.world_size > 1:
+            sums = self.accelerator.reduce(sums)
+        rows, likelihood, explained, calls, quiet, entropy, opens = sums.tolist()
+        if not rows:
+            return {}
+        return {
+            "answer_loss": -likelihood / rows,
+            "prompt_loss": -quiet / rows,
+            **({"call_loss": -calls / explained} if explained else {}),
+            "selection_entropy": entropy / rows,
+            "call_rate": opens / rows,
+        }
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            logs |= self._parts() if self.ours.estimator == "marginal" else {}
+            taken = self.state.global_step // self.ours.sample_steps
+            if taken > self._samples_taken:
+                logs |= {f"sample_{name}": value for name, value in self.sampled(self.train_dataset).items()}
+            self._samples_taken = taken
+        super().log(logs, start_time)
+
+    def evaluation_loop(self, dataloader: Any, *args: Any, **kwargs: Any) -> Any:
+        output = super().evaluation_loop(dataloader, *args, **kwargs)
+        prefix = kwargs.get("metric_key_prefix", "eval")
+        output.metrics.update({f"{prefix}_{name}": value for name, value in self.sampled(dataloader.dataset).items()})
+        return output
+
+    @torch.no_grad()
+    def sampled(self, dataset: Any) -> dict[str, float]:
+        """What the model really does on a sample of a data set: see :func:`~.outcomes.summary`. Nothing for rows of tokens."""
+        if not self.ours.sample_size or dataset is None or is_tokenized(dataset):
+            return {}
+        if id(dataset) not in self._samples:
+            self._samples[id(dataset)] = (dataset, self._sample(dataset))
+        chosen = self._samples[id(dataset)][1]
+        # The loop trains a model that may be wrapped and sharded: it is asked as it is.
+        model = self.model_wrapped if self.is_in_train else self.model
+        training = model.training
+        model.eval()
+        found = []
+        size = max(1, self.args.eval_batch_size)
+        for start in range(0, len(chosen), size):
+            part = chosen[start : start + size]
+            ends = [wanted.start for _, wanted in part]
+            with torch.autocast(self.args.device.type, enabled=False):
+                if isinstance(dataset, Lessons):
+                    decided_calls = calls_of_lessons(dataset, [index for index, _ in part], ends)
+                else:
+                    decided_calls = self._calls([lesson for lesson, _ in part], ends, model)
+            found += [outcome(wanted, calls) for (_, wanted), calls in zip(part, decided_calls, strict=True)]
+        model.train(training)
+        return summary(found)
+
+    def _sample(self, dataset: Any) -> list[tuple[Any, Expected]]:
+        """Lessons (in :class:`Lessons` their numbers) evenly spread, each with the call that should open first."""
+        size, computer = self.ours.sample_size, self.language_model.computer
+        keys: Sequence[Any]
+        if isinstance(dataset, StreamedLessons):
+            if iter(dataset.rows) is dataset.rows:
+                return []  # it can be read but once
+            # A pass of its own, so that neither the order nor the report of the training data changes.
+            rows = StreamedLessons(dataset.rows, dataset.reader, "skip", dataset.on_unexplained)
+            keys = lessons = list(islice(rows, size))
+        else:
+            lessons = [dataset.lessons[i] for i in range(0, len(dataset), max(1, len(dataset) // size))][:size]
+            cached = isinstance(dataset, Lessons)
+            keys = list(range(0, len(dataset), max(1, len(dataset) // size)))[:size] if cached else lessons
+        wanted = [
+            expected(computer.table, computer.programs, one.conversation.tokens, one.explanations) for one in lessons
+        ]
+        return list(zip(keys, wanted, strict=True))
+
+    def _calls(self, lessons: Sequence[Lesson], ends: Sequence[int], model: nn.Module) -> list[tuple[Call, ...]]:
+        tokens = torch.zeros(len(lessons), max(ends), dtype=torch.long)
+        mask = torch.zeros_like(tokens)
+        for row, (lesson, end) in enumerate(zip(lessons, ends, strict=True)):
+            tokens[row, :end] = torch.tensor(lesson.conversation.tokens[:end])
+            mask[row, :end] = 1
+        device = self.args.device
+        output = model(input_ids=tokens.to(device), attention_mask=mask.to(device), use_cache=False, logits_to_keep=1)
+        calls: list[tuple[Call, ...]] = list(output.calls)
+        return calls
+
+    # Saving
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        shutil.rmtree(Path(self.args.output_dir) / STAGE, ignore_errors=True)
+        return super().train(*args, **kwargs)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return super()._get_output_dir(trial) if self._staging is None else str(self._staging)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """As the stock one, but the checkpoint appears in one step, when all of it is written.
+
+        Raises:
+            SavingError: no space left; the checkpoints before are whole.
+        """
+        run = Path(self._get_output_dir(trial))
+        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        with said_clearly(name, run), self._staged(run / STAGE):
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.state.best_model_checkpoint == str(run / STAGE / name):
+                self.state.best_model_checkpoint = str(run / name)
+            if self.args.should_save:
+                put_in_place(run / STAGE / name, run / name)
+            self.accelerator.wait_for_everyone()
+        if self.args.push_to_hub:
+            super()._push_from_checkpoint(str(run / name))
+        if self.args.should_save:
+            rotate_checkpoints(str(run), self.args.save_total_limit, self.state.best_model_checkpoint, use_mtime=True)
+
+    @contextmanager
+    def _staged(self, folder: Path) -> Iterator[None]:
+        """What is saved within goes to this folder, of which nothing stays."""
+        self._staging = folder
+        try:
+            yield
+        finally:
+            self._staging = None
+            if self.args.should_save:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Nothing yet: the checkpoint is pushed once it is in its place."""
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """The whole model with its tokenizer, where the heads alone were trained too; a checkpoint of theirs holds them alone."""
+        folder = output_dir or self.args.output_dir
+        if not self.cached or self._staging is not None:
+            with said_clearly("the model", folder):
+                super().save_model(output_dir, _internal_call)
+            return
+        if self.args.should_save:
+            with said_clearly("the model", folder):
+                self.language_model.save_pretrained(folder)
+                if self._tokenizer is not None:
+                    self._tokenizer.save_pretrained(folder)
+        if self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+
+
+class _Listed(Dataset):  # type: ignore[type-arg]
+    """Lessons that go through the whole model."""
+
+    def __init__(self, lessons: Sequence[Lesson]):
+        self.lessons = lessons
+
+    def __len__(self) -> int:
+        return len(self.lessons)
+
+    def __getitem__(self, index: int) -> Lesson:
+        return self.lessons[index]
+
+
+def _ours_by_default(args: TrainingArguments) -> NeuralLibTrainingArguments:
+    return NeuralLibTrainingArguments(output_dir=args.output_dir, use_cpu=args.use_cpu, report_to=[])
+
+
+def _what_is_trained(asked: str | None, is_adapter: bool, peft_config: Any) -> str:
+    """Raises TrainingArgumentsError: what is asked for and the adapter do not fit."""
+    if is_adapter and peft_config is not None:
+        raise TrainingArgumentsError(
+            "the model has an adapter already: pass it without peft_config, or its base with one"
+        )
+    adapter = is_adapter or peft_config is not None
+    if asked is None:
+        return "heads+lora" if adapter else "heads"
+    if asked.endswith("lora") and not adapter:
+        raise TrainingArgumentsError(
+            f"train={asked!r} needs an adapter: pass peft_config=LoraConfig(task_type='CAUSAL_LM', target_modules=…)"
+        )
+    if adapter and not asked.endswith("lora"):
+        raise TrainingArgumentsError(
+            f"the backbone has an adapter, which train={asked!r} leaves out: say train='heads+lora'"
+        )
+    return asked
+
+
+def _freeze(model: NeuralLibForCausalLM, trained: str) -> None:
+    """Says which parameters are trained; with an adapter PEFT has said so."""
+    if trained.endswith("lora"):
+        return
+    for parameter in model.parameters():
+        parameter.requires_grad_(trained == "all")
+    computer = model.computer
+    for parameter in [computer.offsets] if trained == "library_keys" else computer.parameters():
+        parameter.requires_grad_(True)
 
 
 @torch.no_grad()
-def decided(computer: Computer, lessons: Lessons, batch_size: int = 32) -> dict[str, Any]:
+def calls_of_lessons(lessons: Lessons, numbers: Sequence[int], ends: Sequence[int]) -> list[tuple[Call, ...]]:
+    """The calls that the heads decide in each lesson, given its first ``ends`` tokens."""
+    computer = lessons.computer
+    chosen = [lessons.lessons[number] for number in numbers]
+    width = max(ends)
+    features = collate([lessons[number] for number in numbers])["batch"].features[:, :width]
+    tokens = torch.zeros(len(chosen), width, dtype=torch.long)
+    mask = torch.zeros(len(chosen), width, dtype=torch.bool)
+    for row, (lesson, end) in enumerate(zip(chosen, ends, strict=True)):
+        tokens[row, :end] = torch.tensor(lesson.conversation.tokens[:end])
+        mask[row, :end] = True
+    layer, device = CallLayer(), computer.offsets.device
+    computer.advance(layer, tokens.to(device), mask.to(device), features.to(device))
+    return [tuple(row.calls) for row in layer.rows]
+
+
+@torch.no_grad()
+def decided(lessons: Lessons, batch_size: int = 32) -> dict[str, Any]:
     """What the heads make of lessons, given each prompt and the part of the reply before its first call.
 
     Returns:
@@ -108,28 +517,19 @@ def decided(computer: Computer, lessons: Lessons, batch_size: int = 32) -> dict[
     programs: dict[str, list[bool]] = defaultdict(list)
     confused: dict[str, int] = defaultdict(int)
     for begin in range(0, len(lessons), batch_size):
-        chosen = [lessons.lessons[i] for i in range(begin, min(begin + batch_size, len(lessons)))]
-        items = [lessons[i] for i in range(begin, begin + len(chosen))]
+        numbers = range(begin, min(begin + batch_size, len(lessons)))
+        chosen = [lessons.lessons[i] for i in numbers]
         ends = [
             lesson.explanations[0].start + 1 if lesson.explanations else len(lesson.conversation.tokens)
             for lesson in chosen
         ]
-        width = max(ends)
-        features = collate(items)["batch"].features[:, :width]
-        tokens = torch.zeros(len(chosen), width, dtype=torch.long)
-        mask = torch.zeros(len(chosen), width, dtype=torch.bool)
-        for row, (lesson, end) in enumerate(zip(chosen, ends, strict=True)):
-            tokens[row, :end] = torch.tensor(lesson.conversation.tokens[:end])
-            mask[row, :end] = True
-        layer = CallLayer()
-        computer.advance(layer, tokens, mask, features)
-        for lesson, row_state, end in zip(chosen, layer.rows, ends, strict=True):
+        for lesson, calls, end in zip(chosen, calls_of_lessons(lessons, numbers, ends), ends, strict=True):
             if not lesson.dialogue.steps:
                 counts["general"] += 1
-                counts["quiet"] += not row_state.calls
+                counts["quiet"] += not calls
                 continue
             truth = lesson.dialogue.steps[0]
-            call = next((call for call in row_state.calls if call.start == end), None)
+            call = next((call for call in calls if call.start == end), None)
             selected = call is not None and call.program.rsplit(".", 1)[-1] == truth.program
             read = selected and call is not None and [*map(_folded, call.arguments)] == [*map(_folded, truth.arguments)]
             exact = call is not None and call.result == truth.answer
@@ -156,54 +556,97 @@ def _folded(text: str) -> str:
 
 
 def train(recipe_path: str | Path, overrides: Iterable[str] = (), resume: bool = True) -> dict[str, Any]:
-    """Train the heads by a recipe; continues from the last checkpoint in the output folder.
+    """Train by a recipe; continues from the last checkpoint in the output folder.
+
+    On generated requests with a frozen backbone, the heads come to lie in ``heads``; else the model or the adapter in ``model``.
 
     Returns:
-        what was measured on wordings never seen, also written to ``report.json`` beside the heads.
+        what was measured, also written to ``report.json`` beside them.
     """
     recipe = Recipe.load(recipe_path, overrides)
     output = Path(recipe.output)
     output.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
-    base, tokenizer = load_base(recipe.base)
-    model = NeuralLibForCausalLM.from_llama(
-        base, standard_library(), tokenizer=tokenizer, heads={"disabled_programs": NOT_FOR_REQUESTS, **recipe.heads}
+    model, tokenizer = _model_of(recipe)
+    arguments = recipe.training_arguments(output / "checkpoints")
+    with said_clearly("the run", output / "checkpoints"):
+        if recipe.data is None and arguments.train in (None, *FROZEN) and recipe.peft is None:
+            report = _train_heads(recipe, model, tokenizer, arguments, resume)
+        else:
+            report = _train_model(recipe, model, tokenizer, arguments, resume)
+        scratch = output / f".report.json.{os.getpid()}"
+        scratch.write_text(json.dumps(report, indent=2))
+        os.replace(scratch, output / "report.json")
+    return report
+
+
+def _model_of(recipe: Recipe) -> tuple[NeuralLibForCausalLM, Any]:
+    """The model that a recipe trains, and its tokenizer."""
+    library = standard_library() if recipe.library == STANDARD else NeuralLibrary.from_pretrained(recipe.library)
+    if Path(recipe.base).is_dir() and PreTrainedConfig.get_config_dict(recipe.base)[0].get("model_type") == "neurallib":
+        model = NeuralLibForCausalLM.from_pretrained(recipe.base)
+        tokenizer = AutoTokenizer.from_pretrained(recipe.base)
+        if recipe.library != STANDARD:
+            model.load_library(library, tokenizer=tokenizer)
+    else:
+        base, tokenizer = load_base(recipe.base)
+        heads = {"disabled_programs": NOT_FOR_REQUESTS, **recipe.heads} if recipe.library == STANDARD else recipe.heads
+        model = NeuralLibForCausalLM.from_llama(base, library, tokenizer=tokenizer, heads=heads)
+    return model, tokenizer
+
+
+def _train_heads(
+    recipe: Recipe, model: NeuralLibForCausalLM, tokenizer: Any, arguments: NeuralLibTrainingArguments, resume: bool
+) -> dict[str, Any]:
+    """The heads, on generated requests."""
+    output = Path(recipe.output)
+    model.to(arguments.device)
+    with arguments.main_process_first():
+        training, left_out = prepare(model, tokenizer, recipe, "train", recipe.examples, output)
+        validation, _ = prepare(model, tokenizer, recipe, "validation", recipe.validation, output)
+    trainer = NeuralLibTrainer(
+        model, arguments, train_dataset=training, eval_dataset=validation, processing_class=tokenizer
     )
-    training, left_out = prepare(model, tokenizer, recipe, "train", recipe.examples, output)
-    validation, _ = prepare(model, tokenizer, recipe, "validation", recipe.validation, output)
-    arguments = TrainingArguments(
-        output_dir=str(output / "checkpoints"),
-        per_device_train_batch_size=recipe.batch_size,
-        num_train_epochs=recipe.epochs,
-        learning_rate=recipe.learning_rate,
-        weight_decay=recipe.weight_decay,
-        warmup_steps=recipe.warmup,
-        lr_scheduler_type="cosine",
-        max_grad_norm=1.0,
-        logging_steps=25,
-        save_steps=200,
-        save_total_limit=2,
-        remove_unused_columns=False,
-        report_to=[],
-        seed=recipe.seed,
-        use_cpu=not torch.cuda.is_available(),
-    )
-    trainer = NeuralLibTrainer(model, recipe.prompt_weight, recipe.stretch, args=arguments, train_dataset=training)
-    checkpoints = sorted((output / "checkpoints").glob("checkpoint-*"))
-    trainer.train(resume_from_checkpoint=bool(checkpoints) and resume)
+    trainer.train(resume_from_checkpoint=resume and last_checkpoint(arguments.output_dir) is not None)
     model.computer.cpu().eval()
     report = dict(
         left_out=left_out,
         lessons=len(training),
-        training=decided(model.computer, Lessons(training.lessons[:400], training.cache, model.computer)),
-        validation=decided(model.computer, validation),
+        training=decided(Lessons(training.lessons[:400], training.cache, model.computer)),
+        validation=decided(validation),
         recipe=dataclasses.asdict(recipe),
     )
-    save_heads(model, output / "heads", report)
-    scratch = output / f"report.json.{os.getpid()}"
-    scratch.write_text(json.dumps(report, indent=2))
-    os.replace(scratch, output / "report.json")
+    if trainer.is_world_process_zero():
+        save_heads(model, output / "heads", report)
     return report
+
+
+def _train_model(
+    recipe: Recipe, model: NeuralLibForCausalLM, tokenizer: Any, arguments: NeuralLibTrainingArguments, resume: bool
+) -> dict[str, Any]:
+    """The model or an adapter, or any of them on your own data."""
+    output = Path(recipe.output)
+    training: Any = recipe.data
+    validation: Any = recipe.validation_data
+    if training is None:
+        with arguments.main_process_first():
+            training, _ = lessons_of(model, tokenizer, recipe, "train", recipe.examples, output)
+            validation, _ = lessons_of(model, tokenizer, recipe, "validation", recipe.validation, output)
+    elif recipe.streaming:
+        training = load_rows(training, streaming=True)
+    trainer = NeuralLibTrainer(
+        model,
+        arguments,
+        train_dataset=training,
+        eval_dataset=validation,
+        processing_class=tokenizer,
+        peft_config=None if recipe.peft is None else recipe.adapter(),
+    )
+    trainer.train(resume_from_checkpoint=resume and last_checkpoint(arguments.output_dir) is not None)
+    trainer.save_model(str(output / "model"))
+    data = {name: dataclasses.asdict(report) for name, report in trainer.data_reports.items()}
+    measured = trainer.evaluate() if validation is not None else {}
+    return dict(data=data, validation=measured, recipe=dataclasses.asdict(recipe))
 
 
 NOT_FOR_REQUESTS = ["fibonacci_recursive", "insertion_sort"]

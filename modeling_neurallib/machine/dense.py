@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot, pad
 
 from ...configuration.machine_config import MachineConfig
+from .circuits import CIRCUITS, evaluate_circuit
 from .exact import validated
 from .operations import CODES, OPERATIONS, evaluate, signed
 from .state import MachineError, check_arguments, code_points
@@ -150,6 +151,7 @@ class DenseMachine:
         fetch: ``separate`` fetches each field of the instruction by itself, as the paper does; ``joint`` executes every
             instruction whole, P + 1 times the work, and mixes the states that they lead to.
         damping: factor on the gradient of the program counter at every step, 0…1; 1 leaves it as it is.
+        arithmetic: values from lookup ``tables`` or from ``circuits`` of soft logic gates; equal on one-hot input.
 
     Raises:
         MachineError: V is too large, the program is of another shape, or an option is none of these.
@@ -161,6 +163,7 @@ class DenseMachine:
         config: MachineConfig,
         fetch: Literal["separate", "joint"] = "separate",
         damping: float = 1.0,
+        arithmetic: Literal["tables", "circuits"] = "tables",
     ):
         if config.values > LARGEST_VALUES:
             raise MachineError(
@@ -171,7 +174,9 @@ class DenseMachine:
             raise MachineError(f"fetch must be 'separate' or 'joint', found {fetch!r}")
         if not 0.0 <= damping <= 1.0:
             raise MachineError(f"damping must be between 0 and 1, found {damping}")
-        self.joint, self.damping = fetch == "joint", damping
+        if arithmetic not in ("tables", "circuits"):
+            raise MachineError(f"arithmetic must be 'tables' or 'circuits', found {arithmetic!r}")
+        self.joint, self.damping, self.circuits = fetch == "joint", damping, arithmetic == "circuits"
         size = len(program)
         wide = (len(OPERATIONS), *(config.registers,) * 3, max(config.values, size))
         for field, width in zip(fields(program), wide, strict=True):
@@ -383,6 +388,8 @@ class DenseMachine:
         Where the operation has a form that touches fewer than V² entries, or needs no scatter, that is used; the others
         scatter the outer product along the lookup table.
         """
+        if self.circuits and form in CIRCUITS:
+            return evaluate_circuit(form, a, b)
         if form == "move":
             return a * b.sum(-1, keepdim=True)
         if form == "constant":

@@ -188,7 +188,8 @@ def test_the_trainer_learns_and_resumes_to_the_bit(
     resumed, _ = run(30, "halved", resume=True)
     assert all(torch.equal(straight[name], resumed[name]) for name in straight)
     assert loss < 20
-    assert set(decided(tiny_model.computer.eval(), lessons)) == {
+    tiny_model.computer.eval()
+    assert set(decided(lessons)) == {
         "exact", "selected", "read", "quiet", "programs", "confused",
     }  # fmt: skip
 

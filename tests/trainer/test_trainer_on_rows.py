@@ -1,0 +1,350 @@
+"""The Trainer on rows: what is trained, how, what is logged; on remembered features and through the whole model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from neurallib.trainer.own_data import RowReader, load_rows
+from neurallib.trainer.recipe import Recipe, RecipeError
+from neurallib.trainer.training import train as follow
+from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
+
+from neurallib import (
+    DataCollatorForCalls,
+    NeuralLibForCausalLM,
+    NeuralLibTrainer,
+    NeuralLibTrainingArguments,
+    TrainingArgumentsError,
+    TrainingDataError,
+)
+
+ROWS = [
+    {"prompt": "Add 12 and 30", "completion": "42"},
+    {"prompt": "the sum of 5, 6 please", "completion": "11"},
+    {"prompt": "Turn strawberry around", "completion": "yrrebwarts"},
+    {"prompt": "Who was Ada?", "completion": "A mathematician."},
+]
+PARTS = {"answer_loss", "call_loss", "prompt_loss", "selection_entropy", "call_rate"}
+
+
+def arguments(folder: Path, **more: Any) -> NeuralLibTrainingArguments:
+    settings: dict[str, Any] = dict(
+        output_dir=str(folder),
+        max_steps=1,
+        per_device_train_batch_size=4,
+        learning_rate=5e-3,
+        lr_scheduler_type="constant",
+        logging_steps=1,
+        save_strategy="no",
+        report_to=[],
+        use_cpu=True,
+        disable_tqdm=True,
+        sample_size=0,
+    )
+    return NeuralLibTrainingArguments(**{**settings, **more})
+
+
+def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def lora(**more: Any) -> Any:
+    from peft import LoraConfig
+
+    return LoraConfig(**{"r": 2, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM", **more})
+
+
+def test_arguments_that_cannot_be(tmp_path: Path) -> None:
+    for name, value, hint in [
+        ("estimator", "marginals", "did you mean 'marginal'"),
+        ("train", "head", "did you mean 'heads'"),
+        ("train", "soft_programs", "whole instructions"),
+        ("supervision", "answer", "did you mean 'answers'"),
+        ("supervision", "1.5", "from 0 to 1"),
+        ("on_bad_row", "skipp", "did you mean 'skip'"),
+        ("stretch", 0.5, "at least 1"),
+        ("packing", True, "other conversations"),
+    ]:
+        with pytest.raises(TrainingArgumentsError, match=hint):
+            NeuralLibTrainingArguments(output_dir=str(tmp_path), **{name: value})
+
+
+def test_what_does_not_fit_together(tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any, tmp_path: Path) -> None:
+    def start(peft_config: Any = None, model: Any = tiny_model, **more: Any) -> None:
+        NeuralLibTrainer(model, arguments(tmp_path, **more), None, ROWS, None, tiny_tokenizer, peft_config)
+
+    with pytest.raises(TrainingArgumentsError, match="needs an adapter"):
+        start(train="heads+lora")
+    with pytest.raises(TrainingArgumentsError, match=r"say train='heads\+lora'"):
+        start(lora(), train="heads")
+    with pytest.raises(TrainingArgumentsError, match="task_type"):
+        start(lora(task_type="SEQ_CLS"))
+    with pytest.raises(TrainingArgumentsError, match="expected a NeuralLibForCausalLM"):
+        start(model=torch.nn.Linear(1, 1))
+    with pytest.raises(TrainingArgumentsError, match="cached_features=False"):
+        start(torch_compile=True)
+    with pytest.raises(TrainingArgumentsError, match="processing_class"):
+        NeuralLibTrainer(tiny_model, arguments(tmp_path), train_dataset=ROWS)
+    with pytest.raises(TrainingDataError, match="row 0"):
+        NeuralLibTrainer(tiny_model, arguments(tmp_path), train_dataset=[{"a": 1}], processing_class=tiny_tokenizer)
+
+
+@pytest.mark.parametrize("trained", ["heads", "library_keys", "all", "heads+lora", "lora"])
+def test_only_what_is_asked_for_is_trained(
+    tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any, tmp_path: Path, trained: str
+) -> None:
+    trainer = NeuralLibTrainer(
+        tiny_model,
+        arguments(tmp_path, train=trained, max_steps=2, cached_features=False),
+        train_dataset=ROWS[:3],
+        processing_class=tiny_tokenizer,
+        peft_config=lora() if trained.endswith("lora") else None,
+    )
+    before = weights(trainer.model)
+    trainer.train()
+    changed = {name for name, value in weights(trainer.model).items() if not torch.equal(value, before[name])}
+    heads = {name for name in changed if ".computer." in name}
+    adapter = {name for name in changed if "lora_" in name}
+    assert {
+        "heads": heads and heads == changed,
+        "library_keys": changed == {"model.computer.offsets"},
+        "all": {"model.embed_tokens.weight"} <= changed - heads and heads,
+        "heads+lora": heads and adapter and heads | adapter == changed and all("modules_to_save" in n for n in heads),
+        "lora": adapter and adapter == changed,
+    }[trained]
+    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert set(logged[0]) >= PARTS
+    assert logged[0]["loss"] == pytest.approx(logged[0]["answer_loss"] + logged[0]["prompt_loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_accumulated_batches_are_one_big_batch(
+    tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any, tmp_path: Path, cached: bool
+) -> None:
+    tiny_model.config.head_dropout = 0.0
+    for module in tiny_model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    start = {name: tensor.clone() for name, tensor in tiny_model.state_dict().items()}
+    found = []
+    for size, steps in ((4, 1), (1, 4), (3, 2)):
+        tiny_model.load_state_dict(start)
+        how = dict(optim="sgd", learning_rate=0.1, max_grad_norm=0.0, cached_features=cached, prompt_weight=0.5)
+        trainer = NeuralLibTrainer(
+            tiny_model,
+            arguments(tmp_path, per_device_train_batch_size=size, gradient_accumulation_steps=steps, **how),
+            train_dataset=ROWS,
+            processing_class=tiny_tokenizer,
+        )
+        trainer.train()
+        found.append((weights(tiny_model.computer), trainer.state.log_history[0]["loss"]))
+    for values, loss in found[1:]:
+        assert loss == pytest.approx(found[0][1], rel=1e-4)
+        for name, value in found[0][0].items():
+            torch.testing.assert_close(values[name], value, atol=2e-5, rtol=1e-3)
+
+
+def test_heads_learn_from_rows_and_are_saved_as_a_model(
+    tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any, tmp_path: Path
+) -> None:
+    # An answer that the backbone finds unlikely: else a random one explains it better than an untrained reader does.
+    rows = [{"prompt": "Turn strawberryblueberry around", "completion": "yrrebeulbyrrebwarts"}, ROWS[3]]
+    more = dict(max_steps=60, logging_steps=20, sample_size=4, sample_steps=20, eval_strategy="steps", eval_steps=30)
+    trainer = NeuralLibTrainer(
+        tiny_model,
+        arguments(tmp_path, learning_rate=2e-2, **more),
+        train_dataset=rows,
+        eval_dataset=rows,
+        processing_class=tiny_tokenizer,
+    )
+    trainer.train()
+    assert trainer.cached and trainer.data_reports["train"].unexplained == [1]
+    last = [entry for entry in trainer.state.log_history if "eval_exact" in entry][-1]
+    assert last["eval_exact"] == last["eval_quiet"] == 1 and last["eval_call_rate"] == 0.5
+    assert last["eval_steps_per_call"] > 1 and last["eval_selector_errors"] == last["eval_reader_errors"] == 0
+    assert any("sample_exact" in entry for entry in trainer.state.log_history)
+    trainer.save_model(str(tmp_path / "model"))
+    loaded = NeuralLibForCausalLM.from_pretrained(tmp_path / "model")
+    prompt = tiny_tokenizer.apply_chat_template(
+        [{"role": "user", "content": rows[0]["prompt"]}],
+        add_generation_prompt=True,
+        return_tensors="pt",
+        return_dict=True,
+    )
+    output = loaded.generate(**prompt, max_new_tokens=30, do_sample=False, return_dict_in_generate=True)
+    answer = tiny_tokenizer.decode(output.sequences[0, prompt["input_ids"].shape[1] :])
+    assert answer == rows[0]["completion"] + "<|im_end|>" and output.calls[0][0].result == rows[0]["completion"]
+
+
+def test_checkpointed_activations_and_bf16(
+    tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any, tmp_path: Path
+) -> None:
+    for module in tiny_model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    start = {name: tensor.clone() for name, tensor in tiny_model.state_dict().items()}
+    found = []
+    for more in ({}, {"gradient_checkpointing": True}, {"bf16": True}):
+        tiny_model.load_state_dict(start)
+        how = dict(optim="sgd", learning_rate=0.01, max_grad_norm=0.0, train="all", **more)
+        trainer = NeuralLibTrainer(
+            tiny_model, arguments(tmp_path, **how), train_dataset=ROWS[:3], processing_class=tiny_tokenizer
+        )
+        seen: set[torch.dtype] = set()
+        hook = tiny_model.computer.selector.norm.register_forward_hook(lambda *parts: seen.add(parts[2].dtype))  # noqa: B023
+        trainer.train()
+        hook.remove()
+        assert seen == {torch.float32}, "the heads compute in float32"
+        found.append((weights(tiny_model), trainer.state.log_history[0]["loss"]))
+        tiny_model.gradient_checkpointing_disable()
+    assert found[1][1] == pytest.approx(found[0][1], rel=1e-6)
+    for name, value in found[0][0].items():
+        torch.testing.assert_close(found[1][0][name], value, atol=1e-6, rtol=1e-5)
+    assert found[2][1] == pytest.approx(found[0][1], rel=0.02) and found[2][1] != found[0][1]
+
+
+def test_an_adapter_resumes_to_the_bit(tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any, tmp_path: Path) -> None:
+    start = {name: tensor.clone() for name, tensor in tiny_model.state_dict().items()}
+    model: Any = tiny_model
+
+    def run(steps: int, folder: str, resume: bool = False) -> dict[str, torch.Tensor]:
+        nonlocal model
+        torch.manual_seed(7)
+        base = NeuralLibForCausalLM(tiny_model.config)
+        base.load_state_dict(start)
+        more = dict(max_steps=steps, per_device_train_batch_size=2, save_strategy="steps", save_steps=3)
+        trainer = NeuralLibTrainer(
+            base,
+            arguments(tmp_path / folder, **more),
+            train_dataset=ROWS,
+            processing_class=tiny_tokenizer,
+            peft_config=lora(lora_dropout=0.1),
+        )
+        trainer.train(resume_from_checkpoint=resume or None)
+        model = trainer.model
+        return {name: value for name, value in weights(model).items() if "lora_" in name or "modules_to_save" in name}
+
+    straight = run(6, "straight")
+    run(3, "halved")
+    resumed = run(6, "halved", resume=True)
+    assert all(torch.equal(straight[name], resumed[name]) for name in straight)
+    assert any("lora_B" in name and value.abs().sum() > 0 for name, value in straight.items())
+
+
+def test_early_stopping_on_what_is_measured(
+    tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any, tmp_path: Path
+) -> None:
+    more = dict(max_steps=20, eval_strategy="steps", eval_steps=2, save_strategy="steps", save_steps=2, sample_size=4)
+    trainer = NeuralLibTrainer(
+        tiny_model,
+        arguments(
+            tmp_path,
+            learning_rate=0.0,
+            load_best_model_at_end=True,
+            metric_for_best_model="exact",
+            save_total_limit=1,
+            **more,
+        ),
+        train_dataset=ROWS[:3],
+        eval_dataset=ROWS[:3],
+        processing_class=tiny_tokenizer,
+        callbacks=[EarlyStoppingCallback(early_stopping_patience=2)],
+    )
+    trainer.train()
+    assert trainer.state.global_step == 6
+    assert trainer.state.best_model_checkpoint == str(tmp_path / "checkpoint-2")
+    assert (tmp_path / "checkpoint-2").is_dir() and not (tmp_path / ".unfinished").exists()
+
+
+def test_a_stream_trains_through_the_model(
+    tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any, tmp_path: Path
+) -> None:
+    from datasets import Dataset
+
+    Dataset.from_list(ROWS).to_parquet(tmp_path / "rows.parquet")
+    trainer = NeuralLibTrainer(
+        tiny_model,
+        arguments(tmp_path, max_steps=3, per_device_train_batch_size=2, on_unexplained="skip"),
+        train_dataset=load_rows(tmp_path / "rows.parquet", streaming=True),
+        processing_class=tiny_tokenizer,
+    )
+    trainer.train()
+    assert not trainer.cached and trainer.state.global_step == 3
+
+
+def test_the_stock_trainer_and_tokens(tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any, tmp_path: Path) -> None:
+    from datasets import Dataset
+
+    plain = TrainingArguments(
+        output_dir=str(tmp_path), max_steps=30, per_device_train_batch_size=3, learning_rate=5e-3, report_to=[],
+        use_cpu=True, disable_tqdm=True, save_strategy="no", logging_steps=10, remove_unused_columns=False,
+    )  # fmt: skip
+    data = Dataset.from_list(ROWS[:3])
+    collator = DataCollatorForCalls(tiny_tokenizer, tiny_model)
+    stock = Trainer(tiny_model, plain, collator, data, eval_dataset=data)
+    stock.train()
+    losses = [entry["loss"] for entry in stock.state.log_history if "loss" in entry]
+    assert losses[-1] < losses[0] and stock.predict(data).predictions.shape[0] == 3
+    reader = RowReader(tiny_model, tiny_tokenizer)
+    tokens = []
+    for row in ROWS[:3]:
+        conversation = reader.lesson(row)[0].conversation
+        ids = list(conversation.tokens)
+        tokens.append({"input_ids": ids, "labels": [-100] * conversation.prompt + ids[conversation.prompt :]})
+    trainer = NeuralLibTrainer(
+        tiny_model, arguments(tmp_path), train_dataset=Dataset.from_list(tokens), processing_class=tiny_tokenizer
+    )
+    trainer.train()
+    assert trainer.state.log_history[0]["call_loss"] > 0, "rows of tokens are explained in the model"
+
+
+def test_a_compiled_backbone_has_the_same_loss(
+    tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any, tmp_path: Path
+) -> None:
+    losses = []
+    for compiled in (False, True):
+        more = dict(torch_compile=compiled, torch_compile_backend="aot_eager" if compiled else None, learning_rate=0.0)
+        trainer = NeuralLibTrainer(
+            tiny_model.train(False),
+            arguments(tmp_path, train="heads", cached_features=False, **more),
+            train_dataset=ROWS[:2],
+            processing_class=tiny_tokenizer,
+        )
+        losses.append(trainer.evaluate(trainer.train_dataset)["eval_loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_a_recipe_for_your_own_data(tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any, tmp_path: Path) -> None:
+    from datasets import Dataset
+
+    base, data = tmp_path / "base", tmp_path / "rows.parquet"
+    tiny_model.save_pretrained(base)
+    tiny_tokenizer.save_pretrained(base)
+    Dataset.from_list(ROWS).to_parquet(data)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"base: {base}\noutput: {tmp_path / 'run'}\ndata: {data}\nvalidation_data: {data}\nbatch_size: 2\n"
+        "max_steps: 2\nuse_cpu: true\npeft: {r: 2, target_modules: [q_proj]}\n"
+    )
+    report = follow(recipe, ["gradient_accumulation_steps=2"])
+    assert report["data"]["train"]["unexplained"] == [3] and "eval_exact" in report["validation"]
+    assert (tmp_path / "run" / "model" / "adapter_model.safetensors").exists()
+    with pytest.raises(RecipeError, match="did you mean 'gradient_accumulation_steps'"):
+        Recipe.load(recipe, ["gradient_acumulation_steps=2"])
+    with pytest.raises(RecipeError, match="did you mean 'heads'"):
+        Recipe.load(recipe, ["train=head"]).training_arguments(tmp_path)
+    with pytest.raises(RecipeError, match="did you mean 'target_modules'"):
+        Recipe.load(recipe, ["peft={target_module: [q_proj]}"]).adapter()
+    with pytest.raises(RecipeError, match="did you mean 'LORA'"):
+        Recipe.load(recipe, ["peft={peft_type: lorra}"]).adapter()
+
+
+def test_recipes_that_are_shipped_can_be_followed(tmp_path: Path) -> None:
+    folder = Path(__file__).parents[2] / "configuration" / "recipes"
+    found = {path.stem: Recipe.load(path, ["use_cpu=true", "bf16=false"]) for path in folder.glob("*.yaml")}
+    assert found["llama-3.2-1b-lora"].adapter().r == 16 and found["own-data"].data == "rows.jsonl"
+    for recipe in found.values():
+        assert recipe.training_arguments(tmp_path).learning_rate == recipe.learning_rate

@@ -1,0 +1,78 @@
+"""Adapters of PEFT around a model that calls programs: LoRA and other kinds, with the heads saved beside them."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from torch import nn
+
+from ..modeling_neurallib.modeling_neurallib import NeuralLibForCausalLM
+from .arguments import TrainingArgumentsError
+
+HEADS = "computer"
+"""Name of the module that holds the heads."""
+
+OUTSIDE = rf".*\.{HEADS}\..*"
+"""What an adapter leaves alone: the heads are trained whole."""
+
+
+def is_adapted(model: nn.Module) -> bool:
+    """Whether the model is wrapped by PEFT."""
+    return hasattr(model, "peft_config") and hasattr(model, "get_base_model")
+
+
+def language_model_of(model: nn.Module) -> NeuralLibForCausalLM:
+    """The model that calls programs, itself or within an adapter.
+
+    Raises:
+        TrainingArgumentsError: there is none.
+    """
+    inner = model.get_base_model() if is_adapted(model) else model  # type: ignore[operator]
+    if getattr(getattr(inner, "config", None), "model_type", None) != "neurallib":
+        raise TrainingArgumentsError(
+            f"the model is a {type(inner).__name__}, expected a NeuralLibForCausalLM: NeuralLibForCausalLM.from_llama(…) "
+            "puts a library into a Llama"
+        )
+    found: NeuralLibForCausalLM = inner  # type: ignore[assignment]
+    return found
+
+
+def adapted(model: NeuralLibForCausalLM, peft_config: Any, heads: bool = True) -> Any:
+    """The model with a new adapter on its backbone.
+
+    Args:
+        peft_config: of LoRA, IA³, LoHa or another kind with target modules; it is not changed.
+        heads: train the heads too. They are saved with the adapter (``modules_to_save``), and ``disable_adapter()`` gives back
+            those that the model had before.
+    Raises:
+        TrainingArgumentsError: another ``task_type`` than CAUSAL_LM, or a prompt that is learned.
+    """
+    from peft import get_peft_model
+
+    config = copy.deepcopy(peft_config)
+    if config.task_type is None:
+        config.task_type = "CAUSAL_LM"
+    if str(getattr(config.task_type, "value", config.task_type)) != "CAUSAL_LM":
+        raise TrainingArgumentsError(f"task_type of the peft_config is {config.task_type!r}, expected 'CAUSAL_LM'")
+    if getattr(config, "is_prompt_learning", False):
+        raise TrainingArgumentsError(
+            f"{type(config).__name__} puts learned embeddings before the text, which have no characters to read arguments "
+            "from: choose LoRA or another kind that changes weights"
+        )
+    if heads:
+        config.modules_to_save = sorted({*(config.modules_to_save or ()), HEADS})
+    if getattr(config, "exclude_modules", OUTSIDE) is None:
+        config.exclude_modules = OUTSIDE
+    wrapped = get_peft_model(model, config)
+    share_config(model)
+    return wrapped
+
+
+def share_config(model: NeuralLibForCausalLM) -> None:
+    """Heads that PEFT has copied follow the model's configuration again, so that what is switched off stays off in all of them."""
+    for module in model.modules():
+        if type(module).__name__ == "ModulesToSaveWrapper" and hasattr(module, "modules_to_save"):
+            for copied in module.modules_to_save.values():
+                if hasattr(copied, "selector"):
+                    copied.config = model.config

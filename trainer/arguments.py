@@ -1,0 +1,151 @@
+"""The arguments of training: those of the Hugging Face Trainer, and what is ours."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import TrainingArguments
+
+ESTIMATORS = ("marginal", "dense")
+TRAINED = ("heads", "heads+lora", "lora", "library_keys", "all")
+BAD_ROWS = ("refuse", "skip")
+UNEXPLAINED = ("keep", "skip", "refuse")
+
+SOFT_PROGRAMS = (
+    "soft programs cannot be trained inside a model: its library holds whole instructions, int64. "
+    "Learn one with modeling_neurallib.machine.dense.SoftProgram, or train='library_keys'"
+)
+
+
+class TrainingArgumentsError(ValueError):
+    """Arguments of training that cannot be followed."""
+
+
+def one_of(name: str, value: Any, allowed: Iterable[str]) -> str:
+    """The value, if it is allowed.
+
+    Raises:
+        TrainingArgumentsError: it is not; the nearest allowed one is named.
+    """
+    known = list(allowed)
+    if value in known:
+        return str(value)
+    near = difflib.get_close_matches(str(value), known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(map(repr, known))}"
+    raise TrainingArgumentsError(f"{name} cannot be {value!r}; {hint}")
+
+
+def share_of_labels(supervision: str | float) -> float:
+    """The part of the examples whose call labels are used: "answers" 0, "calls" 1, or a number from 0 to 1.
+
+    Raises:
+        TrainingArgumentsError: none of these.
+    """
+    named = {"answers": 0.0, "calls": 1.0}.get(str(supervision))
+    if named is not None:
+        return named
+    try:
+        share = float(supervision)
+    except ValueError:
+        one_of("supervision", supervision, ("answers", "calls", "a share from 0 to 1"))
+        raise
+    if not 0 <= share <= 1:
+        raise TrainingArgumentsError(f"supervision as a share lies from 0 to 1, found {share}")
+    return share
+
+
+@dataclass
+class NeuralLibTrainingArguments(TrainingArguments):
+    """``TrainingArguments`` with what a model that calls programs needs besides.
+
+    Raises:
+        TrainingArgumentsError: a value that cannot be; the nearest that can is named.
+    """
+
+    estimator: str = field(
+        default="marginal",
+        metadata={
+            "help": "What the loss differentiates: 'marginal', the choices of a call, or 'dense', the run itself too."
+        },
+    )
+    train: str | None = field(
+        default=None,
+        metadata={
+            "help": "What is trained: 'heads', 'heads+lora' (any adapter of a peft_config), 'lora' (the adapter alone), "
+            "'library_keys' (the offsets of the programs' keys), 'all'. By default 'heads', with an adapter 'heads+lora'."
+        },
+    )
+    supervision: str = field(
+        default="answers",
+        metadata={
+            "help": "'answers' (calls are searched for), 'calls' (they are given), or the share of rows whose labels count."
+        },
+    )
+    prompt_weight: float = field(
+        default=1.0,
+        metadata={"help": "Weight of 'no call within the prompt' beside the likelihood of the answer; ≥ 0."},
+    )
+    stretch: float = field(
+        default=1.0,
+        metadata={"help": "The most that a number counts as in attention, which stands for longer lists; ≥ 1."},
+    )
+    budget: int = field(default=4_000, metadata={"help": "Exact runs spent on the search for one answer; ≥ 1."})
+    most_explanations: int = field(
+        default=64, metadata={"help": "A result with more explanations than this says nothing and is not used; ≥ 1."}
+    )
+    cached_features: bool = field(
+        default=True,
+        metadata={"help": "Compute the states of a frozen backbone once and keep them on disk (finite data sets)."},
+    )
+    on_bad_row: str = field(
+        default="refuse", metadata={"help": "Rows that cannot be read: 'refuse' the data set, or 'skip' them."}
+    )
+    on_unexplained: str = field(
+        default="keep",
+        metadata={
+            "help": "Answers that no program can produce: 'keep' them as conversation in which nothing is called, 'skip' "
+            "or 'refuse'. Their number is reported in every case."
+        },
+    )
+    max_length: int | None = field(
+        default=None, metadata={"help": "Rows with more tokens are bad rows: a cut could go through an argument."}
+    )
+    packing: bool = field(default=False, metadata={"help": "Refused: see DataCollatorForCalls."})
+    sample_size: int = field(
+        default=32, metadata={"help": "Rows on which calls are really decided and compared; 0: none."}
+    )
+    sample_steps: int = field(
+        default=200, metadata={"help": "Optimisation steps between samples while training; evaluation has its own."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.train in ("soft_programs", "soft programs"):
+            raise TrainingArgumentsError(SOFT_PROGRAMS)
+        one_of("estimator", self.estimator, ESTIMATORS)
+        if self.train is not None:
+            one_of("train", self.train, TRAINED)
+        one_of("on_bad_row", self.on_bad_row, BAD_ROWS)
+        one_of("on_unexplained", self.on_unexplained, UNEXPLAINED)
+        self.supervision = str(self.supervision)
+        share_of_labels(self.supervision)
+        for name, least in (
+            ("prompt_weight", 0), ("stretch", 1), ("budget", 1), ("most_explanations", 1), ("sample_size", 0), ("sample_steps", 1),
+        ):  # fmt: skip
+            if getattr(self, name) < least:
+                raise TrainingArgumentsError(f"{name} is at least {least}, found {getattr(self, name)}")
+        if self.packing:
+            raise TrainingArgumentsError(NO_PACKING)
+        # Our data sets have columns of their own, and a batch in which nothing is called leaves the reader unused.
+        self.remove_unused_columns = False
+        if self.ddp_find_unused_parameters is None:
+            self.ddp_find_unused_parameters = True
+        super().__post_init__()
+
+
+NO_PACKING = (
+    "packing puts several conversations into one row, but a call reads its arguments from all of the row before it, so it "
+    "would read from other conversations: leave packing off; train_sampling_strategy='group_by_length' saves most of the padding"
+)

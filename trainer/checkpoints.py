@@ -1,0 +1,80 @@
+"""Checkpoints that are whole or not there: written beside their place, then put there in one step."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+STAGE = ".unfinished"
+"""Folder of a run in which a checkpoint is written; what is left in it was interrupted."""
+
+_NO_SPACE = re.compile(
+    r"no space left|os error 28|disk quota exceeded|file write failed|PytorchStreamWriter failed", re.I
+)
+
+
+class SavingError(OSError):
+    """Something that could not be saved. What was saved before is whole."""
+
+
+def no_space(error: BaseException) -> bool:
+    """Whether an error, or one that led to it, says that the device is full."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if getattr(seen, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or _NO_SPACE.search(str(seen)):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def last_checkpoint(folder: str | os.PathLike[str]) -> Path | None:
+    """The last checkpoint of a run."""
+    found = [path for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.name.rsplit("-", 1)[1].isdigit()]
+    return max(found, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
+
+
+@contextmanager
+def said_clearly(what: str, folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Turns the errors of a full device, which come in many kinds, into one that says what is whole and what to do.
+
+    Raises:
+        SavingError: no space left.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not no_space(error):
+            raise
+        last = last_checkpoint(folder)
+        whole = "no checkpoint was saved before" if last is None else f"the last whole checkpoint is {last.name}"
+        raise SavingError(
+            errno.ENOSPC,
+            f"no space left for {what} in {folder}: {whole}; free some space, or lower save_total_limit, and start the run "
+            "again: it goes on from there",
+        ) from error
+
+
+def put_in_place(stage: Path, place: Path) -> None:
+    """A folder that is complete takes its place, in the stead of an older one of that name."""
+    state = stage / "trainer_state.json"
+    if state.exists():
+        told = json.loads(state.read_text(encoding="utf-8"))
+        best = told.get("best_model_checkpoint")
+        if best is not None and Path(best) == stage:
+            told["best_model_checkpoint"] = str(place)
+            state.write_text(json.dumps(told, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    for path in stage.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    if place.exists():
+        shutil.rmtree(place)
+    os.replace(stage, place)
