@@ -46,6 +46,10 @@ UNITS: dict[str, Callable[[str, Tensor, Tensor], Tensor]] = {"table": by_table, 
 # Cost
 
 
+COSTED = ["add", "multiply", "less_than", "shift_left", "divide"]
+"""Operations whose cost is measured: one of each kind of circuit."""
+
+
 def microseconds(run: Callable[[], Any], repeats: int = 7) -> float:
     """Median time of a call; each repeat takes about 20 ms."""
     began = time.perf_counter()
@@ -131,10 +135,10 @@ def found_by_descent(form: str, unit: str, values: int, trials: int = 32, steps:
     return float((table[logits.argmax(-1), given] == wanted).float().mean())
 
 
-def gradients(values: list[int]) -> list[dict[str, Any]]:
+def gradients(values: list[int], forms: list[str]) -> list[dict[str, Any]]:
     rows = []
     for v in values:
-        for form in sorted(CIRCUITS):
+        for form in forms:
             row = {
                 "operation": form, "V": v,
                 **counterfactual_agreement(form, v),
@@ -275,7 +279,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", help="cost, gradients, generalisation; all by default")
     parser.add_argument("--values", type=int, nargs="+")
-    parser.add_argument("--forms", nargs="+", default=["add", "multiply", "less_than", "shift_left", "divide"])
+    parser.add_argument("--forms", nargs="+", choices=sorted(CIRCUITS), metavar="OPERATION")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 32])
     parser.add_argument("--parts", type=float, nargs="+", default=[0.05, 0.25, 0.75])
     parser.add_argument("--seeds", type=int, default=3)
@@ -286,9 +290,9 @@ def main() -> None:
     report: dict[str, Any] = {}
     wanted = options.what or ["cost", "gradients", "generalisation"]
     if "cost" in wanted:
-        report["cost"] = cost(options.values or [16, 32, 64, 128, 256], options.forms, options.batch)
+        report["cost"] = cost(options.values or [16, 32, 64, 128, 256], options.forms or COSTED, options.batch)
     if "gradients" in wanted:
-        report["gradients"] = gradients(options.values or [16, 64])
+        report["gradients"] = gradients(options.values or [16, 64], options.forms or sorted(CIRCUITS))
     if "generalisation" in wanted:
         report["generalisation"] = [
             row

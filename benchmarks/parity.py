@@ -1,6 +1,6 @@
 """The fourteen tasks of Adaptive Neural Compilation (arXiv 1605.07969): equal to CPython on which engines, and how fast.
 
-    python benchmarks/parity.py [--rounds 3] [--no-dense] [--json]
+    python benchmarks/parity.py [--rounds 3] [--tasks TASK …] [--no-dense] [--json]
 
 On ``exact``, native and portable, at 1,000 words of data, ten times that paper's largest memory, V = 2**31; on ``dense``
 (tables and circuits) and ``adjoint``, forward, on machines of V = N = 128. CPython is the oracle of every run; the time
@@ -21,9 +21,10 @@ import torch
 from parity import tasks
 
 
-def measured(run: Callable[[Any], Any], inputs: list[list[Any]], task: str) -> dict[str, Any]:
-    """Seconds, steps, and whether all results are CPython's. The first input is run once more before, to compile."""
-    run(inputs[0])
+def measured(run: Callable[[Any], Any], inputs: list[list[Any]], task: str, warm: bool = True) -> dict[str, Any]:
+    """Seconds, steps, and whether all results are CPython's. With ``warm`` the first input is run once before, to compile."""
+    if warm:
+        run(inputs[0])
     seconds, equal = [], 0
     for arguments in inputs:
         began = time.perf_counter()
@@ -37,12 +38,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tasks", nargs="+", choices=[task.name for task in tasks.TASKS], metavar="TASK")
     parser.add_argument("--no-dense", action="store_true", help="leave out the dense engine, the slowest")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
     for task in tasks.TASKS:
+        if options.tasks and task.name not in options.tasks:
+            continue
         random = Random(f"{task.name} {options.seed}")
         large = [task.draw(random, task.tenfold, 10**6) for _ in range(options.rounds)]
         small = [task.draw(random, task.small, 9) for _ in range(options.rounds)]
@@ -58,7 +62,10 @@ def main() -> None:
         if not options.no_dense:
             for unit in ("tables", "circuits"):
                 row[f"dense, {unit}"] = measured(
-                    lambda a, name=task.name, unit=unit: tasks.dense(name, a, arithmetic=unit), small[:1], task.name
+                    lambda a, name=task.name, unit=unit: tasks.dense(name, a, arithmetic=unit),
+                    small[:1],
+                    task.name,
+                    warm=False,
                 )
         rows.append(row)
         if not options.json:

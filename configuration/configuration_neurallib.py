@@ -53,7 +53,7 @@ class NeuralLibConfig(LlamaConfig):
     feature_layers: list[int] | None = None
     head_width: int = 192
     head_heads: int = 6
-    head_dropout: float = 0.1
+    head_dropout: float = 0.05
     key_width: int = 96
     selector_hops: int = 2
     reader_layers: int = 2

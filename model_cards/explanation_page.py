@@ -23,6 +23,10 @@ CALLS = 16
 """The most calls of one answer that are shown."""
 
 
+class PageError(ValueError):
+    """A page that cannot be made."""
+
+
 def explanation_page(explanations: Sequence[Mapping[str, Any]]) -> str:
     """The HTML of one or more explanations, as ``model.explain`` gives them.
 
@@ -31,10 +35,10 @@ def explanation_page(explanations: Sequence[Mapping[str, Any]]) -> str:
     What is too much for ``PAGE_BYTES`` is left out, and the page says so.
 
     Raises:
-        ValueError: there is nothing to explain, or so many answers that the page cannot be that small.
+        PageError: there is nothing to explain, or so many answers that the page cannot be that small.
     """
     if not explanations:
-        raise ValueError("nothing to explain: pass at least one explanation")
+        raise PageError("nothing to explain: pass at least one explanation")
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
     )
@@ -51,7 +55,7 @@ def explanation_page(explanations: Sequence[Mapping[str, Any]]) -> str:
         )
         if len(page.encode()) <= PAGE_BYTES:
             return page
-    raise ValueError(f"{len(explanations)} answers do not fit on a page of {PAGE_BYTES:,} bytes: explain fewer at once")
+    raise PageError(f"{len(explanations)} answers do not fit on a page of {PAGE_BYTES:,} bytes: explain fewer at once")
 
 
 def visible(text: str, most: int = 2_000) -> str:
@@ -110,7 +114,7 @@ def _call(call: Mapping[str, Any], stretches: Sequence[Mapping[str, Any]], detai
     ]
     if call["others"]:
         choices.append(_choice(f"{call['others']} others", "", call["other_probability"], False))
-    tokens = call["tokens"][: 1_000 if detail else 50]
+    tokens = call["tokens"][: 1_000 if detail else 20]
     return {
         "program": visible(call["program"], 128),
         "docstring": visible(call["docstring"].strip().split("\n\n")[0], 400),
@@ -127,7 +131,7 @@ def _call(call: Mapping[str, Any], stretches: Sequence[Mapping[str, Any]], detai
         "result": None if call["result"] is None else visible(call["result"], min(most, 300)),
         "fault": visible(call["fault"].replace("_", " "), 400),
         "choices": choices,
-        "spans": _spans(stretches, 400 if detail else 60),
+        "spans": _spans(stretches, 400 if detail else 20),
         "run": _run(call["run"], detail) if call["run"] and detail else None,
         "total": f"{call['steps']:,}" if call["steps"] else "",
         "milliseconds": f"{1000 * call['seconds']:.1f}" if call["seconds"] else "",

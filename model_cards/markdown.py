@@ -24,7 +24,8 @@ def code(text: str) -> str:
 
 
 def literal(text: str) -> str:
-    """The text as a Python string on one line, for the snippets of a card: no break, no control character, no fence's end."""
-    quoted = repr(text).replace("`", r"\x60")
+    """The text as a Python string on one line, for the snippets of a card: no break, control
+    character, end of a fence, or tag."""
+    quoted = repr(text).replace("`", r"\x60").replace("<", r"\x3c")
     simple = quoted[0] == "'" and not set('"\\') & set(quoted)
     return f'"{quoted[1:-1]}"' if simple else quoted

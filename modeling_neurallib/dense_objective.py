@@ -98,7 +98,7 @@ class DenseObjective:
         weights = weights[None, : start + 1]
         pooled = computer.selector.pool(prefix[:, -1:], computer.selector.remember(prefix), weights[:, None])[0, 0]
         keys = computer.keys()
-        choices = computer.selector(pooled, keys, computer.allowed())
+        choices = computer.choose(pooled, keys, computer.allowed(), computer.biases())
         encoded = computer.reader.encode(prefix, weights, pooled[None])
         count = len(characters.code_points)
         code_points = torch.from_numpy(characters.code_points).to(states.device)

@@ -13,7 +13,9 @@ import hashlib
 import json
 import os
 import re
+import stat
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -178,9 +180,9 @@ class NeuralLibrary:
     def __post_init__(self) -> None:
         self._machines: dict[MachineConfig, ExactMachine] = {}
         self.validate()
+        values = self._minimum_values()
         self.programs = {
-            name: replace(program, minimum_values=self._minimum_values(program))
-            for name, program in self.programs.items()
+            name: replace(program, minimum_values=int(values[program.entry])) for name, program in self.programs.items()
         }
 
     # Running
@@ -331,13 +333,32 @@ class NeuralLibrary:
                 position += 1
         return seen
 
-    def _minimum_values(self, program: Program) -> int:
-        code = self.instructions[self._follow(program.entry)]
-        immediates = code[_HAS_IMMEDIATE[code[:, 0]], 4]
-        values = 4
-        while len(immediates) and (immediates.min() < -(values // 2) or immediates.max() >= values // 2):
-            values *= 2
-        return values
+    def _minimum_values(self) -> np.ndarray:
+        """The least V of a run that begins at each instruction, int64 [P]: what the most demanding one in its reach needs."""
+        operations, immediates = self.instructions[:, 0], self.instructions[:, 4]
+        own = np.full(len(operations), 4, dtype=np.int64)
+        for values in 2 ** np.arange(2, 64, dtype=np.uint64).astype(object):
+            small = ~_HAS_IMMEDIATE[operations] | ((immediates >= -(values // 2)) & (immediates < values // 2))
+            own[~small] = values * 2
+            if small.all():
+                break
+        jumps: dict[int, list[int]] = defaultdict(list)
+        for position in np.flatnonzero(_HAS_ADDRESS[operations]).tolist():
+            jumps[int(immediates[position])].append(position)
+        ends = _ENDS[operations].tolist()
+        found = np.zeros(len(own), dtype=np.int64)
+        # The most demanding first: each instruction is reached once, by the greatest need that it leads to.
+        for values in np.unique(own)[::-1].tolist():
+            waiting = np.flatnonzero(own == values).tolist()
+            while waiting:
+                position = waiting.pop()
+                if found[position]:
+                    continue
+                found[position] = values
+                waiting += jumps.get(position, ())
+                if position and not ends[position - 1]:
+                    waiting.append(position - 1)
+        return found
 
     def extract(self, programs: Sequence[str]) -> NeuralLibrary:
         """A library of these programs alone, with only the functions that they need.
@@ -571,7 +592,7 @@ class NeuralLibrary:
             if not isinstance(address, int) or not 0 <= address < len(self.instructions):
                 raise LibraryError(f"library {self.name!r}: symbol at {address!r} is outside the code")
             for text in (origin.name, origin.file, origin.source):
-                if not isinstance(text, str) or len(text) > MAXIMUM_TEXT:
+                if not _is_text(text):
                     raise LibraryError(
                         f"library {self.name!r}: the symbol at {address} has no texts of at most {MAXIMUM_TEXT}"
                     )
@@ -610,12 +631,12 @@ class NeuralLibrary:
         if name != program.name or not isinstance(name, str) or len(name) > MAXIMUM_NAME or not _NAME.fullmatch(name):
             raise LibraryError(f"{here}: a program is named like a Python function")
         for text in (program.docstring, program.source):
-            if not isinstance(text, str) or len(text) > MAXIMUM_TEXT:
+            if not _is_text(text):
                 raise LibraryError(f"{here}: docstring and source must be texts of at most {MAXIMUM_TEXT} characters")
         if len(program.parameters) > MAXIMUM_PARAMETERS or 2 * len(program.parameters) > self.registers - 2:
             raise LibraryError(f"{here}: {len(program.parameters)} parameters, at most {MAXIMUM_PARAMETERS} may be")
         for parameter in program.parameters:
-            if not isinstance(parameter.name, str) or not parameter.name[:MAXIMUM_NAME].isidentifier():
+            if not isinstance(parameter.name, str) or not _is_name(parameter.name):
                 raise LibraryError(f"{here}: a parameter is named like a Python variable")
             if parameter.type not in _TYPES:
                 raise LibraryError(f"{here}: parameter {parameter.name} must be one of {', '.join(_TYPES)}")
@@ -889,9 +910,27 @@ def _program(item: Any, where: str) -> Program:
     )
 
 
+def _is_text(text: Any) -> bool:
+    """Whether it is a text of at most ``MAXIMUM_TEXT`` characters that a file can hold: no half of a surrogate pair."""
+    if not isinstance(text, str) or len(text) > MAXIMUM_TEXT:
+        return False
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_name(name: str) -> bool:
+    return len(name) <= MAXIMUM_NAME and name.isidentifier()
+
+
 def _read(path: Path) -> bytes:
     try:
-        if path.stat().st_size > MAXIMUM_FILE:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise LibraryError(f"{path} is not a file, but a folder, a device or a pipe; do not use this library")
+        if status.st_size > MAXIMUM_FILE:
             raise LibraryError(f"{path} is larger than {MAXIMUM_FILE // 2**20} MiB; do not use this library")
         return path.read_bytes()
     except OSError as error:
@@ -919,7 +958,7 @@ def _migrated(data: Any, where: str) -> dict[str, Any]:
             f"{where}: format version {version} is newer than {FORMAT_VERSION}, the newest that this neurallib reads; "
             "upgrade neurallib"
         )
-    while version != FORMAT_VERSION:
+    while type(version) is not int or version != FORMAT_VERSION:
         if type(version) is not int or version not in MIGRATIONS:
             raise LibraryError(
                 f"{where}: format version {version!r}, this neurallib reads 1…{FORMAT_VERSION}; get the library again"

@@ -148,7 +148,6 @@ class Computer(nn.Module):
             config.selector_hops,
             config.key_width,
             described,
-            config.head_dropout,
         )
         self.reader = Reader(
             config.head_width,
@@ -156,7 +155,6 @@ class Computer(nn.Module):
             config.reader_layers,
             config.key_width,
             config.max_arguments,
-            config.head_dropout,
         )
         self.writer = Writer(config.head_width)
         self.offsets = nn.Parameter(torch.zeros(programs, config.key_width))
@@ -332,9 +330,9 @@ class Computer(nn.Module):
         if written < len(call.tokens):
             return call.tokens[written], None
         after = written - len(call.tokens)
-        if after == 0 and self.config.end_of_turn_token_id is not None:
-            if int(self.writer.end_scores(pooled).argmax()) == END:
-                return self.config.end_of_turn_token_id, None
+        turn_end = self.config.end_of_turn_token_id
+        if after == 0 and turn_end is not None and int(self.writer.end_scores(pooled).argmax()) == END:
+            return turn_end, None
         if after > 1:
             return None
         forbidden = forbidden_after(self.table, call.result or "", row.tokens[len(row.tokens) - after :])

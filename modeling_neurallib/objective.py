@@ -294,6 +294,16 @@ def explanations_of(labels: Tensor) -> list[list[Explanation] | None]:
     return rows
 
 
+READING_SHARE = 0.05
+"""How much of the reader's gradient reaches the states that it shares with the selector: it is a sum over hundreds of characters,
+and whole it drowns what the selector needs of them."""
+
+
+def softened(states: Tensor) -> Tensor:
+    """The same states, with ``READING_SHARE`` of the gradient."""
+    return states.detach() + READING_SHARE * (states - states.detach())
+
+
 class MarginalObjective:
     """log p(reply), marginal over calls.
 
@@ -319,7 +329,7 @@ class MarginalObjective:
         memory = computer.selector.remember(states)
         pooled = computer.selector.pool(states, memory, causal(batch.weights, states.shape[1]))
         keys = computer.keys()
-        choices = computer.selector(pooled, keys, computer.allowed())
+        choices = computer.choose(pooled, keys, computer.allowed(), computer.biases())
         no_call = choices[..., 0]
         decided = torch.where(batch.decisions, no_call, torch.zeros_like(no_call))
         # before[b, t]: no call at any decision before t, and the backbone wrote the reply up to and with token t.
@@ -408,7 +418,7 @@ class MarginalObjective:
         starts = torch.tensor([start for _, start in places], device=device)
         later = torch.arange(states.shape[1], device=device)[None] > starts[:, None]
         weights = batch.weights[rows].masked_fill(later, UNSEEN)
-        encoded = self.computer.reader.encode(states[rows], weights, pooled[rows, starts])
+        encoded = self.computer.reader.encode(softened(states)[rows], weights, softened(pooled)[rows, starts])
         counts = [int(np.searchsorted(batch.characters[row].tokens, start, side="right")) for row, start in places]
         widest = max(counts, default=0)
         code_points = np.zeros((len(places), widest), dtype=np.int64)

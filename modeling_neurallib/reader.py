@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .selector import UNSEEN, SequenceDropout
+from .selector import UNSEEN
 
 CHARACTER_CLASSES = 192
 """ASCII characters have a class each, the others share 64."""
@@ -32,10 +32,9 @@ def character_classes(code_points: Tensor) -> Tensor:
 class ReaderLayer(nn.Module):
     """Neighbourhood (convolution over 5 tokens), whole prefix (attention), then a mix of channels; all residual."""
 
-    def __init__(self, width: int, heads: int, dropout: float):
+    def __init__(self, width: int, heads: int):
         super().__init__()
         self.heads = heads
-        self.dropout = SequenceDropout(dropout)
         self.near_norm = nn.LayerNorm(width)
         self.near = nn.Conv1d(width, width, kernel_size=5, padding=2)
         self.far_norm = nn.LayerNorm(width)
@@ -48,13 +47,13 @@ class ReaderLayer(nn.Module):
         """states [B, U, width], log-weights [B, U] (``UNSEEN``: not of the prefix) → [B, U, width]."""
         inside = (weights > UNSEEN).unsqueeze(-1)
         near = self.near((self.near_norm(states) * inside).transpose(1, 2)).transpose(1, 2)
-        states = states + self.dropout(functional.gelu(near))
+        states = states + functional.gelu(near)
         query, key, value = self.attend(self.far_norm(states)).view(*states.shape[:2], 3, self.heads, -1).unbind(2)
         far = functional.scaled_dot_product_attention(
             query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), attn_mask=weights[:, None, None, :]
         )
-        states = states + self.dropout(self.merge(far.transpose(1, 2).flatten(2)))
-        result: Tensor = states + self.dropout(self.mix(self.mix_norm(states)))
+        states = states + self.merge(far.transpose(1, 2).flatten(2))
+        result: Tensor = states + self.mix(self.mix_norm(states))
         return result
 
 
@@ -65,12 +64,12 @@ class Reader(nn.Module):
     asks for its arguments with role vectors made from its key.
     """
 
-    def __init__(self, width: int, heads: int, layers: int, key_width: int, max_arguments: int, dropout: float = 0.0):
+    def __init__(self, width: int, heads: int, layers: int, key_width: int, max_arguments: int):
         super().__init__()
         self.max_arguments = max_arguments
         self.character_width = width // 4
         self.position = nn.Linear(width, width)
-        self.layers = nn.ModuleList(ReaderLayer(width, heads, dropout) for _ in range(layers))
+        self.layers = nn.ModuleList(ReaderLayer(width, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.character = nn.Embedding(CHARACTER_CLASSES, 3 * self.character_width)
         self.inside = nn.Linear(width, self.character_width)

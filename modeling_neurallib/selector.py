@@ -57,7 +57,7 @@ class StateProjection(nn.Module):
 class Hop(nn.Module):
     """One look of a position at its prefix, and a mix of what it found; residual."""
 
-    def __init__(self, width: int, heads: int, dropout: float):
+    def __init__(self, width: int, heads: int):
         super().__init__()
         self.heads = heads
         self.query_norm = nn.LayerNorm(width)
@@ -65,15 +65,14 @@ class Hop(nn.Module):
         self.merge = nn.Linear(width, width)
         self.mix_norm = nn.LayerNorm(width)
         self.mix = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
-        self.dropout = SequenceDropout(dropout)
 
     def forward(self, states: Tensor, key: Tensor, value: Tensor, weights: Tensor) -> Tensor:
         """states [B, T, width], key and value [B, S, width], log-weights [B, T, S] (or [B, 1, S]) → [B, T, width]."""
         query = self.query(self.query_norm(states))
         query, key, value = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (query, key, value))
         found = functional.scaled_dot_product_attention(query, key, value, attn_mask=weights.unsqueeze(1))
-        states = states + self.dropout(self.merge(found.transpose(1, 2).flatten(2)))
-        result: Tensor = states + self.dropout(self.mix(self.mix_norm(states)))
+        states = states + self.merge(found.transpose(1, 2).flatten(2))
+        result: Tensor = states + self.mix(self.mix_norm(states))
         return result
 
 
@@ -85,10 +84,10 @@ class Selector(nn.Module):
     (:meth:`remember`) depends on its own state alone, so that a cache keeps it as it is.
     """
 
-    def __init__(self, width: int, heads: int, hops: int, key_width: int, description_width: int, dropout: float = 0.0):
+    def __init__(self, width: int, heads: int, hops: int, key_width: int, description_width: int):
         super().__init__()
         self.memory = nn.Linear(width, 2 * hops * width)
-        self.hops = nn.ModuleList(Hop(width, heads, dropout) for _ in range(hops))
+        self.hops = nn.ModuleList(Hop(width, heads) for _ in range(hops))
         self.norm = nn.LayerNorm(width)
         self.query = nn.Linear(width, key_width)
         self.key = nn.Linear(description_width, key_width)

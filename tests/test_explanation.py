@@ -18,7 +18,7 @@ import pytest
 import torch
 from conftest import TINY_HEADS, make_base, opened
 from neurallib.model_cards import explanation_page as page_module
-from neurallib.model_cards.explanation_page import PAGE_BYTES, explanation_page, visible
+from neurallib.model_cards.explanation_page import PAGE_BYTES, PageError, explanation_page, visible
 from neurallib.modeling_neurallib import explanation as explanation_module
 from neurallib.modeling_neurallib.explanation import ExplanationError, run_record
 from neurallib.modeling_neurallib.reader import argument_texts
@@ -341,7 +341,7 @@ def test_a_run_that_is_shown_in_part_starts_its_end_from_the_right_state(
 
 
 def test_nothing_to_explain_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least one"):
+    with pytest.raises(PageError, match="at least one"):
         explanation_page([])
 
 

@@ -11,7 +11,6 @@ from conftest import opened
 
 from neurallib import (
     NeuralLibForCausalLM,
-    NeuralLibrary,
     NeuralLibTrainer,
     NeuralLibTrainingArguments,
     TrainingArgumentsError,
@@ -124,18 +123,13 @@ def test_an_adapted_model_generates_as_without_a_cache(folder: Path, tiny_tokeni
     assert runs[0].calls == runs[1].calls and all(runs[0].calls)
 
 
-def test_a_library_is_stacked_on_an_adapter(folder: Path, tiny_tokenizer: Any, tiny_library: NeuralLibrary) -> None:
-    model = trained(folder, tiny_tokenizer, "lora")
-    inner = model.get_base_model()
-    inner.config.disabled_programs = list(inner.computer.programs)
-    assert not logits_calls(model, prompts(tiny_tokenizer)), (
-        "what the configuration switches off is off in the trained heads"
-    )
-
-
-def logits_calls(model: Any, inputs: dict[str, torch.Tensor]) -> list[Any]:
+def test_what_is_switched_off_is_off_in_the_trained_heads(folder: Path, tiny_tokenizer: Any) -> None:
+    model, inputs = trained(folder, tiny_tokenizer, "lora"), prompts(tiny_tokenizer)
     with torch.no_grad():
-        return [call for calls in model(**inputs).calls for call in calls]
+        assert all(model(**inputs).calls)
+        inner = model.get_base_model()
+        inner.config.disabled_programs = list(inner.computer.programs)
+        assert not any(model(**inputs).calls)
 
 
 def test_learned_prompts_are_refused(folder: Path, tiny_tokenizer: Any) -> None:

@@ -104,13 +104,12 @@ class Recipe:
         given = dict(values.pop("arguments", None) or {})
         given |= {key: values.pop(key) for key in list(values) if key in others and key not in fields}
         values["arguments"] = given
-        for key, value in [*values.items(), *given.items()]:
-            if key in given and key in others:
-                continue
-            if key not in fields:
-                nearest = difflib.get_close_matches(str(key), [*fields, *others], n=1)
+        for key, valid in [*((key, [*fields, *others]) for key in values), *((key, [*others]) for key in given)]:
+            if key not in valid:
+                nearest = difflib.get_close_matches(str(key), valid, n=1)
                 hint = f"; did you mean {nearest[0]!r}?" if nearest else f"; known keys: {', '.join(fields)}"
                 raise RecipeError(f"the recipe has no key {key!r}{hint}")
+        for key, value in values.items():
             default = getattr(cls(), key)
             accepts: tuple[type, ...] = (int, float) if isinstance(default, float) else (type(default),)
             accepts = (str, float, int) if key == "supervision" else accepts

@@ -34,7 +34,7 @@ def step(folder: Path, cached: bool) -> None:
     arguments = NeuralLibTrainingArguments(
         output_dir=str(folder / f"run-{cached}"), max_steps=1, per_device_train_batch_size=4 // processes, optim="sgd",
         learning_rate=1.0, lr_scheduler_type="constant", max_grad_norm=0.0, report_to=[], use_cpu=True, disable_tqdm=True,
-        save_strategy="no", logging_steps=1, train="heads" if cached else "all", sample_size=0,
+        save_strategy="no", logging_steps=1, train="heads" if cached else "all", sample_size=0, ddp_backend="gloo",
     )  # fmt: skip
     trainer = NeuralLibTrainer(model, arguments, train_dataset=ROWS, processing_class=tokenizer)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}

@@ -19,7 +19,8 @@ CONFIGURATIONS = Path(__file__).parents[2] / "configuration" / "accelerate"
 def test_two_processes_have_the_gradients_of_one(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+    # --multi_gpu is how accelerate names several processes; the script says that they have no GPU.
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     script = Path(__file__).with_name("distributed_run.py")
     done = subprocess.run(
