@@ -92,6 +92,7 @@ def save_heads(model: NeuralLibForCausalLM, directory: Path, report: dict[str, A
         "head_width",
         "head_heads",
         "key_width",
+        "selector_hops",
         "reader_layers",
         "max_arguments",
         "call_threshold",
