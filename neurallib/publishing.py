@@ -181,15 +181,16 @@ def _library_card(folder: Path, repository: str, license: str | None) -> str:
 
 def _metadata(folder: Path) -> dict[str, Any]:
     """The front matter of the folder's card; nothing if there is none."""
+    import yaml
     from huggingface_hub import ModelCard
 
     if not (folder / CARD).is_file():
         return {}
     try:
         metadata: dict[str, Any] = ModelCard.load(folder / CARD).data.to_dict()
-    except ValueError as error:
+    except (ValueError, yaml.YAMLError) as error:
         raise PublishError(
-            f"the front matter of {folder / CARD} is not valid ({error}); mend it or remove the card"
+            f"the front matter of {folder / CARD} is not valid ({' '.join(str(error).split())}); mend it or remove the card"
         ) from None
     return metadata
 

@@ -389,8 +389,10 @@ class Answerer:
         for at, written, made in zip(fits, output.sequences[:, width:].tolist(), called, strict=True):
             end = next((place for place, token in enumerate(written) if token in self.ends), len(written))
             reply = written[:end]
-            # A call that the gate opened within the prompt was never written, and is none of the reply's.
-            calls = [asdict(call) for call in made if call.start >= len(prompts[at])]
+            # A call that the gate opened within the prompt, or in the padding behind the end, while longer replies of the batch
+            # went on, was never written, and is none of the reply's.
+            first = len(prompts[at])
+            calls = [asdict(call) for call in made if first <= call.start <= first + end]
             text = self.tokenizer.decode(reply, skip_special_tokens=True)
             records[at] = {"reply": text, "tokens": written[: end + 1], "calls": calls, "seconds": seconds}
         return records

@@ -17,13 +17,14 @@ from safetensors.torch import load_file
 
 from neurallib import NeuralLibForCausalLM, NeuralLibTrainer, NeuralLibTrainingArguments
 
+pytestmark = pytest.mark.slow
+
 ROWS = [{"prompt": "Add 12 and 30", "completion": "42"}, {"prompt": "the sum of 5, 6 please", "completion": "11"}]
-STEPS = 10_000
 
 RUN = f"""
-import sys
+import sys, time
+from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
-import pytest
 from test_interruption import trainer_of
 from conftest import TINY_HEADS, TINY_PROGRAMS, make_base, make_tokenizer
 from neurallib import NeuralLibForCausalLM, compile_library
@@ -31,8 +32,17 @@ tokenizer = make_tokenizer()
 model = NeuralLibForCausalLM.from_llama(
     make_base(tokenizer), compile_library(str(TINY_PROGRAMS)), tokenizer=tokenizer, heads=TINY_HEADS
 )
-trainer_of(model, tokenizer, sys.argv[1], {STEPS}).train()
+trainer = trainer_of(model, tokenizer, sys.argv[1], 5)
+save = trainer._save_scaler
+def stop_amid_the_third(folder):
+    save(folder)
+    if trainer.state.global_step == 3:
+        Path(sys.argv[1], "amid").touch()
+        time.sleep(600)
+trainer._save_scaler = stop_amid_the_third
+trainer.train()
 """
+"""Waits amid its third checkpoint, of which model and optimizer are written already: the worst of moments."""
 
 
 def trainer_of(model: NeuralLibForCausalLM, tokenizer: Any, folder: str, steps: int) -> NeuralLibTrainer:
@@ -69,14 +79,14 @@ def test_a_run_that_is_stopped_leaves_whole_checkpoints(
         [sys.executable, "-c", RUN, str(tmp_path)],
         env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    # Amid a checkpoint, of which some file is written already: the worst of moments.
-    while run.poll() is None:
-        if last_checkpoint(tmp_path) is not None and any((tmp_path / STAGE).glob("*/*")):
-            break
-        time.sleep(0.0005)
+    while run.poll() is None and not (tmp_path / "amid").exists():
+        time.sleep(0.05)
+    written = {path.name for path in (tmp_path / STAGE).glob("*/*")}
     run.send_signal(how)
     _, errors = run.communicate()
     assert run.returncode == -how or (how == signal.SIGINT and run.returncode != 0), errors
+    assert {"model.safetensors", "optimizer.pt"} <= written
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
     assert_whole(tmp_path, tiny_model, tiny_tokenizer)
 
 
