@@ -44,7 +44,7 @@ demo: install
 	@$(BIN)/neurallib ask --compare --trace --max-new-tokens 64 "What is 123 times 45?" "Sort these numbers: 52 7 913 4"
 
 test: install
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(PYTEST_FLAGS)
 
 test-all: install
 	$(BIN)/python -m pytest -m "" $(PYTEST_FLAGS)
