@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,7 @@ from .machine.state import MachineError, RunResult
 from .objective import MarginalObjective
 from .reader import Reader, argument_texts, decode_labelling
 from .selector import UNSEEN, Selector, StateProjection, causal
+from .sharing import UNTRAINED_BIAS, Sharing
 from .writer import END, Writer, forbidden_after, result_tokens
 
 FLOOR = -1.0e4
@@ -283,18 +285,17 @@ class Computer(nn.Module):
                 if not real[number][column]:
                     continue
                 row.tokens.append(token)
-                following = row.following()
-                if (following is None or following[1] > len(following[0].tokens)) and opens[number][column]:
+                following = self.write(row, pooled[number, column])
+                # The gate rests while a result is being written, and where the turn ends with it.
+                if following[0] is None and opens[number][column]:
                     call = self.open_call(
                         layer, number, total - new + column, pooled[number, column], choices[number, column], keys
                     )
                     if call is not None:
                         row.calls.append(call)
-                        following = row.following()
-                if following is not None:
-                    found = self.write(row, *following, pooled[number, column])
-                    if found is not None:
-                        interventions.append(Intervention(number, column, *found))
+                        following = self.write(row, pooled[number, column])
+                if following != (None, None):
+                    interventions.append(Intervention(number, column, *following))
         return interventions
 
     def consider(
@@ -325,8 +326,15 @@ class Computer(nn.Module):
         seen = mask & ~torch.from_numpy(self.table.goes_on(ids, before)).to(mask.device)
         return torch.where(seen, 0.0, UNSEEN).to(self.offsets.dtype)
 
-    def write(self, row: Row, call: Call, written: int, pooled: Tensor) -> tuple[int | None, np.ndarray | None] | None:
-        """The next token of a result, its end, or the tokens forbidden after it; None where the backbone is free."""
+    def write(self, row: Row, pooled: Tensor) -> tuple[int | None, np.ndarray | None]:
+        """The next token (of a result, or the end of the turn after it), or those forbidden after a result, bool [vocabulary].
+
+        None and None where the backbone is free.
+        """
+        following = row.following()
+        if following is None:
+            return None, None
+        call, written = following
         if written < len(call.tokens):
             return call.tokens[written], None
         after = written - len(call.tokens)
@@ -334,9 +342,8 @@ class Computer(nn.Module):
         if after == 0 and turn_end is not None and int(self.writer.end_scores(pooled).argmax()) == END:
             return turn_end, None
         if after > 1:
-            return None
-        forbidden = forbidden_after(self.table, call.result or "", row.tokens[len(row.tokens) - after :])
-        return None if forbidden is None else (None, forbidden)
+            return None, None
+        return None, forbidden_after(self.table, call.result or "", row.tokens[len(row.tokens) - after :])
 
     def open_call(
         self, layer: CallLayer, number: int, position: int, pooled: Tensor, choices: Tensor, keys: Tensor
@@ -419,6 +426,8 @@ class NeuralLibModel(LlamaModel):
     def __init__(self, config: NeuralLibConfig):
         super().__init__(config)
         self.computer = Computer(config)
+        for layer in {*(config.feature_layers or [])} - {config.num_hidden_layers}:
+            (self.layers[layer - 1] if layer else self.embed_tokens).register_forward_hook(partial(_noted, layer))
         self.post_init()
 
     @torch.no_grad()
@@ -426,7 +435,7 @@ class NeuralLibModel(LlamaModel):
         super()._init_weights(module)
         _init_computer(module)
 
-    def features(self, hidden_states: Sequence[Tensor]) -> Tensor:
+    def features(self, hidden_states: Sequence[Tensor] | dict[int, Tensor]) -> Tensor:
         """What the heads read of the hidden states (as ``output_hidden_states`` gives them): [B, T, ·]."""
         return StateProjection.features([hidden_states[layer] for layer in self.config.feature_layers])
 
@@ -462,23 +471,34 @@ class NeuralLibModel(LlamaModel):
                 f"attention_mask has {attention_mask.dim()} dimensions: the reader needs the 2-D one [batch, length], which "
                 "says which tokens are padding"
             )
-        output = super().forward(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            use_cache=use_cache,
-            output_hidden_states=True,
-            **kwargs,
-        )
+        # Noting a few states is cheaper than having all of them returned, but a compiled graph cannot do it.
+        noting = active and not torch.compiler.is_compiling()
+        states: dict[int, Tensor] | None = {} if noting else None
+        token = _notes.set(states) if noting else None
+        try:
+            output = super().forward(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                past_key_values=past_key_values,
+                inputs_embeds=inputs_embeds,
+                use_cache=use_cache,
+                output_hidden_states=True if active and not noting else wanted,
+                **kwargs,
+            )
+        finally:
+            if token is not None:
+                _notes.reset(token)
         calls, interventions = None, None
         if active and input_ids is not None:
             layer = self._call_layer(output.past_key_values, input_ids.shape[1])
             mask = torch.ones_like(input_ids, dtype=torch.bool)
             if attention_mask is not None:
                 mask = attention_mask[:, layer.length : layer.length + input_ids.shape[1]].to(input_ids.device).bool()
-            interventions = self.computer.advance(layer, input_ids, mask, self.features(output.hidden_states))
+            if states is not None:
+                states[self.config.num_hidden_layers] = output.last_hidden_state
+            features = self.features(output.hidden_states if states is None else states)
+            interventions = self.computer.advance(layer, input_ids, mask, features)
             calls = tuple(tuple(row.calls) for row in layer.rows)
         return NeuralLibModelOutput(
             last_hidden_state=output.last_hidden_state,
@@ -524,6 +544,19 @@ class NeuralLibModel(LlamaModel):
         return torch.stack(rows) if rows else torch.zeros(0, self.computer.descriptions.shape[1])
 
 
+_notes: ContextVar[dict[int, Tensor] | None] = ContextVar("hidden states of a forward pass", default=None)
+"""Where the forward pass under way in this thread notes the hidden states that the heads read."""
+
+
+def _noted(layer: int, module: nn.Module, arguments: Any, output: Any) -> None:
+    """Forward hook: notes hidden state ``layer``, counted as ``output_hidden_states`` does, where it is asked for."""
+    if torch.compiler.is_compiling():
+        return
+    notes = _notes.get()
+    if notes is not None:
+        notes[layer] = output[0] if isinstance(output, tuple) else output
+
+
 def _init_computer(module: nn.Module) -> None:
     """Initial values of what is ours, when a plain Llama checkpoint is loaded into the augmented class."""
     if isinstance(module, nn.Conv1d):
@@ -536,10 +569,10 @@ def _init_computer(module: nn.Module) -> None:
             init.zeros_(buffer)
     if isinstance(module, Selector):
         # Before training nothing is ever called: an untrained model is its backbone.
-        init.constant_(module.no_call.bias, 8.0)
+        init.constant_(module.no_call.bias, UNTRAINED_BIAS)
 
 
-class NeuralLibForCausalLM(LibraryManagement, LlamaForCausalLM):
+class NeuralLibForCausalLM(Sharing, LibraryManagement, LlamaForCausalLM):
     """A LLaMA that calls compiled programs.
 
     Get one with :meth:`from_llama` (any Llama checkpoint and a library) or ``from_pretrained`` (a folder or Hub repository

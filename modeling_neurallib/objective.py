@@ -376,22 +376,21 @@ class MarginalObjective:
         call = choices[row, start, 1 + program] + labellings + leads[row, start, lead]
         closing = torch.tensor(batch.ends, device=device)[row] == last + 1
         inside = last.clamp(max=length - 1)
-        # The gate rests at the last token of a result, where the end is chosen; a result at the edge of the text ends nothing.
+        # At the last token of a result the turn ends or goes on, with the gate free again; the edge of the text ends nothing.
         going = (last + 1 < length) & batch.decisions[row, inside] & ~closing
         zero = torch.zeros_like(call)
         call = call + torch.where(closing, ends[row, inside, END], zero)
-        decided = call + torch.where(going, ends[row, inside, GO_ON], zero)
-        call = decided + torch.where(going, batch.base[row, inside], zero)
+        call = call + torch.where(going, ends[row, inside, GO_ON], zero)
         # Calls that may come after each: of the same row, not before its end. [X, X], few.
-        after = (row[:, None] == row[None]) & (start[None] > last[:, None]) & going[:, None]
+        after = (row[:, None] == row[None]) & (start[None] >= last[:, None]) & going[:, None]
         total = before[:, -1]
-        resting = before[row, (last + 1).clamp(max=length)]
-        silent = torch.where(going, total[row] - resting, zero)
+        behind = before[row, inside]
+        silent = torch.where(going, total[row] - behind, zero)
         value = call + silent
         followed = after.any(1)
         for _ in range(int(followed.sum()) and max(len(found) for found in batch.explanations)):
             chosen = followed.nonzero().flatten()
-            reached = (before[row, start] + value)[None] - resting[chosen, None]
+            reached = (before[row, start] + value)[None] - behind[chosen, None]
             continued = torch.where(after[chosen], reached, UNSEEN).logsumexp(1)
             renewed = value.index_copy(0, chosen, call[chosen] + torch.logaddexp(silent[chosen], continued))
             if torch.equal(renewed, value):
@@ -401,7 +400,7 @@ class MarginalObjective:
         terms = torch.full((len(batch.explanations), 1 + width), UNSEEN, dtype=value.dtype, device=device)
         column = torch.tensor([i for found in batch.explanations for i in range(1, 1 + len(found))], device=device)
         terms = terms.index_put((row, column), before[row, start] + value)
-        calls = torch.full_like(terms, UNSEEN).index_put((row, column), decided).logsumexp(1)
+        calls = torch.full_like(terms, UNSEEN).index_put((row, column), call).logsumexp(1)
         explained = torch.tensor([bool(found) for found in batch.explanations], device=device)
         calls = torch.where(explained, calls, torch.zeros_like(calls))
         return torch.cat([total[:, None], terms[:, 1:]], dim=1).logsumexp(1), calls

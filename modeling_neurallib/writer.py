@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 from .characters import CharacterTable
 
-LEADS = ("", " ")
-"""What may stand before a result: nothing, or a space."""
+LEADS = ("", " ", "\n")
+"""What may stand before a result: nothing, a space, or, where it follows another, a line break."""
 
 END, GO_ON = 0, 1
-"""The two choices after a complete result."""
+"""The two choices after a complete result: the turn ends, or the next call or the backbone goes on."""
 
 
 class Writer(nn.Module):
@@ -26,7 +26,7 @@ class Writer(nn.Module):
         self.end = nn.Linear(width, 2)
 
     def lead_scores(self, pooled: Tensor) -> Tensor:
-        """Log-probabilities of the leads: [..., width] → [..., 2]."""
+        """Log-probabilities of the leads: [..., width] → [..., 3]."""
         return self.lead(pooled).log_softmax(-1)
 
     def end_scores(self, pooled: Tensor) -> Tensor:
@@ -37,6 +37,11 @@ class Writer(nn.Module):
 def result_tokens(table: CharacterTable, lead: int, result: str) -> list[int]:
     """The tokens of a result: the one rule for inference and for training targets."""
     return table.cut(LEADS[lead] + result)
+
+
+def lead_at_the_end(text: str) -> int:
+    """The longest lead that a text ends with."""
+    return max((lead for lead, before in enumerate(LEADS) if text.endswith(before)), key=lambda lead: len(LEADS[lead]))
 
 
 def forbidden_after(table: CharacterTable, result: str, following: list[int]) -> np.ndarray | None:

@@ -110,7 +110,6 @@ def test_adapters_are_saved_loaded_switched_off_and_merged(folder: Path, tiny_to
     torch.testing.assert_close(logits(again, inputs), logits(merged, inputs))
 
 
-@pytest.mark.xfail(run=False, reason="part 2 is under way: this does not hold yet")
 @pytest.mark.parametrize("how", [{}, {"num_beams": 3}])
 def test_an_adapted_model_generates_as_without_a_cache(folder: Path, tiny_tokenizer: Any, how: dict[str, Any]) -> None:
     model, inputs = trained(folder, tiny_tokenizer, "lora"), prompts(tiny_tokenizer)
@@ -121,7 +120,9 @@ def test_an_adapted_model_generates_as_without_a_cache(folder: Path, tiny_tokeni
         for cache in (True, False)
     ]
     assert torch.equal(runs[0].sequences, runs[1].sequences)
-    assert runs[0].calls == runs[1].calls and all(runs[0].calls)
+    for cached, uncached in zip(runs[0].calls, runs[1].calls, strict=True):
+        # Without a cache the last token is read as well, and one more call may open at it.
+        assert cached and uncached[: len(cached)] == cached and len(uncached) <= len(cached) + 1
 
 
 def test_what_is_switched_off_is_off_in_the_trained_heads(folder: Path, tiny_tokenizer: Any) -> None:

@@ -311,30 +311,6 @@ def _other_number(draw: Draw, program: str, slot: str, earlier: int) -> int:
 
 # ------------------------------------------------------------------------------------------------- joining of requests
 
-#: Replies with the answers in order; the numbered ones double for numbered patterns.
-REPLIES = {
-    2: (
-        "{}\n{}", "{}\n{}", "{} and {}", "{} and {}", "{}, {}", "{}; {}", "{}\n\n{}", "- {}\n- {}", "{} / {}",
-        "First: {}\nSecond: {}", "{} for the first and {} for the second", "The first is {}, the second {}.",
-        "The answers are {} and {}.", "It's {} and {}.",
-    ),
-    3: (
-        "{}\n{}\n{}", "{}\n{}\n{}", "{}, {} and {}", "{}, {}, {}", "{}; {}; {}", "- {}\n- {}\n- {}",
-        "First: {}\nSecond: {}\nThird: {}", "The answers are {}, {} and {}.", "{}, then {}, and finally {}",
-    ),
-}  # fmt: skip
-_MARKS = (("1. ", "2. ", "3. "), ("1) ", "2) ", "3) "), ("a) ", "b) ", "c) "))
-
-
-def _reply(rng: Random, pattern: str, count: int) -> str:
-    """A template for so many answers: marked as the pattern's requests are, or any."""
-    for marks in _MARKS:
-        if marks[1] in pattern and rng.random() < 0.6:
-            return "\n".join(mark + "{}" for mark in marks[:count])
-    if rng.random() < 0.12:
-        return "\n".join(mark + "{}" for mark in rng.choice(_MARKS)[:count])
-    return rng.choice(REPLIES[count])
-
 
 def _joined(rng: Random, before: str, request: Example, after: str) -> str:
     """A request as it reads between two stretches of a pattern: first letter and last mark. Its spans stay right.
@@ -600,7 +576,7 @@ class DialogueGenerator:
                 Step(program, first.arguments, answer, first.spans)
                 for program, answer in zip(wording.programs, answers, strict=True)
             ]
-            return turns.dialogue(steps, _reply(rng, wording.line, len(steps)))
+            return turns.dialogue(steps, "\n".join("{}" for _ in steps))
         patterns = [wording for wording in self._several if wording.places == (3 if rng.random() < 0.2 else 2)]
         if not patterns:
             raise _Unfit(f"no pattern of several requests in the split {self.split!r}")
@@ -615,7 +591,7 @@ class DialogueGenerator:
             for r, answer, own in zip(requests, answers, spans, strict=True)
             if r.program is not None
         ]
-        return turns.dialogue(steps, _reply(rng, pattern.line, len(steps)))
+        return turns.dialogue(steps, "\n".join("{}" for _ in steps))
 
     def _part(self, rng: Random, turns: _Turns) -> Example:
         """A request short enough to stand beside another; raises _Unfit where a reader could not tell where it ends."""

@@ -23,7 +23,7 @@ from ..modeling_neurallib.characters import Characters
 from ..modeling_neurallib.modeling_neurallib import Computer, NeuralLibForCausalLM
 from ..modeling_neurallib.objective import CallBatch, Explanation, MarginalObjective, search
 from ..modeling_neurallib.selector import UNSEEN
-from ..modeling_neurallib.writer import result_tokens
+from ..modeling_neurallib.writer import LEADS, lead_at_the_end, result_tokens
 from .arguments import share_of_labels
 from .carriers import spots
 from .dialogues import Dialogue, DialogueGenerator, DialogueShares
@@ -78,9 +78,10 @@ class LessonWriter:
         *befores, after = dialogue.around
         tokens: list[int] = []
         for before, step in zip(befores, dialogue.steps, strict=True):
-            lead = before.endswith(" ")
-            tokens += self.tokenizer.encode(before[:-1] if lead else before, add_special_tokens=False) if before else []
-            tokens += result_tokens(self.table, int(lead), step.answer)
+            lead = lead_at_the_end(before)
+            own = before.removesuffix(LEADS[lead])
+            tokens += self.tokenizer.encode(own, add_special_tokens=False) if own else []
+            tokens += result_tokens(self.table, lead, step.answer)
         return tokens + (self.tokenizer.encode(after, add_special_tokens=False) if after else [])
 
     def conversation(self, dialogue: Dialogue, system: str | None) -> Conversation:
@@ -119,7 +120,7 @@ class LessonWriter:
                 for argument in step.spans
             )
             program = self.model.computer.programs.index(step.program)
-            written = [(lead, result_tokens(self.table, lead, step.answer)) for lead in (1, 0)]
+            written = [(lead, result_tokens(self.table, lead, step.answer)) for lead in reversed(range(len(LEADS)))]
             found = next(
                 (
                     (at, lead, len(result))
@@ -275,8 +276,7 @@ def conversations(writer: LessonWriter, split: str, count: int, directory: Path)
     spoken = [
         number
         for number, (dialogue, draw) in enumerate(zip(dialogues, draws, strict=True))
-        if len(dialogue.steps) > 1
-        or (dialogue.steps and len(dialogue.messages) == 1 and draw.random() < recipe.sentence_share)
+        if len(dialogue.steps) == len(dialogue.messages) == 1 and draw.random() < recipe.sentence_share
     ]
     prompts = [writer.prompt(dialogues[number].messages, systems[number]) for number in spoken]
     for number, reply in zip(spoken, sampled_replies(writer, prompts, directory), strict=True):
@@ -380,7 +380,7 @@ def _search_hash(writer: LessonWriter, pairs: Sequence[Pair], labelled: Sequence
     """What the explanations of conversations depend on."""
     library = writer.model.library
     assert library is not None
-    told = [library.fingerprint, writer.recipe.budget, writer.recipe.most_explanations, list(labelled)]
+    told = [library.fingerprint, LEADS, writer.recipe.budget, writer.recipe.most_explanations, list(labelled)]
     return hashlib.sha256(json.dumps([*told, [c.digest for _, c in pairs]]).encode()).hexdigest()[:16]
 
 

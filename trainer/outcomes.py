@@ -10,6 +10,7 @@ from ..modeling_neurallib.call import Call
 from ..modeling_neurallib.characters import CharacterTable
 from ..modeling_neurallib.objective import Explanation, pieces_text
 from ..modeling_neurallib.writer import LEADS
+from .features import Conversation
 
 
 @dataclass(frozen=True)
@@ -17,30 +18,30 @@ class Expected:
     """The call that should open at one place.
 
     Attributes:
-        start: tokens before the place, as :class:`Call` counts them. answer: the result wanted.
+        prompt: tokens before the reply; what is called in earlier turns is not judged. start: tokens before the place, as
+            :class:`Call` counts them. answer: the result wanted.
         calls: (program, arguments) of every call that explains it; none where nothing should be called.
     """
 
+    prompt: int
     start: int
     answer: str
     calls: frozenset[tuple[str, tuple[str, ...]]]
 
 
 def expected(
-    table: CharacterTable, programs: Sequence[str], tokens: Sequence[int], explanations: Sequence[Explanation]
+    table: CharacterTable, programs: Sequence[str], conversation: Conversation, explanations: Sequence[Explanation]
 ) -> Expected:
-    """What should be called first in a reply.
-
-    Args:
-        tokens: of the whole conversation, no padding. explanations: of its reply.
-    """
+    """What should be called first in the reply of a conversation."""
+    tokens, prompt = conversation.tokens, conversation.prompt
     if not explanations:
-        return Expected(len(tokens), "", frozenset())
+        return Expected(prompt, len(tokens), "", frozenset())
     start = min(one.start for one in explanations)
     first = [one for one in explanations if one.start == start]
     text = table.characters(tokens).text()
     written = table.characters(tokens[start + 1 : start + 1 + first[0].length]).text()
     return Expected(
+        prompt,
         start + 1,
         written.removeprefix(LEADS[first[0].lead]),
         frozenset((programs[one.program], tuple(pieces_text(text, pieces) for pieces in one.pieces)) for one in first),
@@ -55,6 +56,7 @@ def outcome(wanted: Expected, calls: Sequence[Call]) -> tuple[str, Call | None]:
     program that does not explain the answer, the reader where such a program has other arguments, and the execution where
     program and arguments are right and the run does not end with the answer.
     """
+    calls = [call for call in calls if call.start >= wanted.prompt]
     if not wanted.calls:
         return ("uncalled_for", calls[0]) if calls else ("quiet", None)
     call = next((call for call in calls if call.start == wanted.start), None)

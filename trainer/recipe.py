@@ -35,8 +35,8 @@ class Recipe:
             plain requests.
         replies: general conversations whose reply is written by the backbone first, so that the gate learns to stay shut
             within replies.
-        sentence_share: part of the plain requests whose reply is a sentence of the backbone's, with the result put in; those
-            for several results all are. reply_tokens: the most tokens that the backbone writes.
+        sentence_share: part of the plain requests whose reply is a sentence of the backbone's, with the result put in;
+            several results have a line each. reply_tokens: the most tokens that the backbone writes.
         supervision: "answers" (the search explains them), "calls" (the truth is given), or a share of requests with the truth.
         budget: exact runs spent on the search of one answer. most_explanations: an answer with more is left out.
         validation: conversations with wordings that training never sees.

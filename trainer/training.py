@@ -14,19 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import HfApi
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 from transformers import AutoTokenizer, PreTrainedConfig, Trainer, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, rotate_checkpoints
 
 from ..modeling_neurallib.call import Call, CallLayer
 from ..modeling_neurallib.dense_objective import DenseObjective
-from ..modeling_neurallib.library import NeuralLibrary
+from ..modeling_neurallib.library import NeuralLibrary, hub_reason
 from ..modeling_neurallib.modeling_neurallib import Computer, MachineConfig, NeuralLibForCausalLM
 from ..modeling_neurallib.objective import CallBatch, MarginalObjective
 from ..modeling_neurallib.programs import standard_library
 from ..modeling_neurallib.selector import UNSEEN
+from ..modeling_neurallib.sharing import CARD, PublishError
 from .adapters import adapted, is_adapted, language_model_of
 from .arguments import NeuralLibTrainingArguments, TrainingArgumentsError
 from .checkpoints import STAGE, last_checkpoint, put_in_place, said_clearly
@@ -35,7 +37,10 @@ from .features import FeatureCache
 from .lessons import Lesson, Lessons, SimilarLengths, collate, lessons_of, prepare
 from .outcomes import Expected, expected, outcome, summary
 from .own_data import DataReport, RowReader, StreamedLessons, is_tokenized, load_rows, read_rows
+from .publishing import describe, upload
+from .publishing import prepare as prepared_publication
 from .recipe import STANDARD, Recipe
+from .record import source_of, training_record, write_record
 from .shipping import load_base, save_heads
 
 FROZEN = ("heads", "library_keys")
@@ -132,6 +137,8 @@ class NeuralLibTrainer(Trainer):
             )
         _freeze(self.language_model, self.trained)
         self.data_reports: dict[str, DataReport] = {}
+        held_out = eval_dataset if isinstance(eval_dataset, dict) else {"evaluation": eval_dataset}
+        self._sources = {name: source_of(data) for name, data in {"train": train_dataset, **held_out}.items()}
         self._tokenizer, self._args = processing_class, args
         self.cached = self._from_features(train_dataset if train_dataset is not None else eval_dataset)
         if self.cached and args.torch_compile:
@@ -139,6 +146,8 @@ class NeuralLibTrainer(Trainer):
                 "torch_compile compiles the backbone, which does not run while heads train on remembered features: leave it "
                 "off, or set cached_features=False"
             )
+        if args.push_to_hub and args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
+            raise TrainingArgumentsError(NO_CHECKPOINTS_ON_THE_HUB)
         self._features = Path(args.output_dir) / "features"
         train_dataset = self._lessons(train_dataset, "train")
         if isinstance(eval_dataset, dict):
@@ -362,9 +371,7 @@ class NeuralLibTrainer(Trainer):
             lessons = [dataset.lessons[i] for i in range(0, len(dataset), max(1, len(dataset) // size))][:size]
             cached = isinstance(dataset, Lessons)
             keys = list(range(0, len(dataset), max(1, len(dataset) // size)))[:size] if cached else lessons
-        wanted = [
-            expected(computer.table, computer.programs, one.conversation.tokens, one.explanations) for one in lessons
-        ]
+        wanted = [expected(computer.table, computer.programs, one.conversation, one.explanations) for one in lessons]
         return list(zip(keys, wanted, strict=True))
 
     def _calls(self, lessons: Sequence[Lesson], ends: Sequence[int], model: nn.Module) -> list[tuple[Call, ...]]:
@@ -403,8 +410,8 @@ class NeuralLibTrainer(Trainer):
             if self.args.should_save:
                 put_in_place(run / STAGE / name, run / name)
             self.accelerator.wait_for_everyone()
-        if self.args.push_to_hub:
-            super()._push_from_checkpoint(str(run / name))
+        if self.args.push_to_hub and self.args.hub_strategy == HubStrategy.EVERY_SAVE:
+            self.push_to_hub(f"Training in progress, step {self.state.global_step}")
         if self.args.should_save:
             rotate_checkpoints(str(run), self.args.save_total_limit, self.state.best_model_checkpoint, use_mtime=True)
 
@@ -420,22 +427,107 @@ class NeuralLibTrainer(Trainer):
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Nothing yet: the checkpoint is pushed once it is in its place."""
+        """Nothing yet: what there is goes up once the checkpoint is in its place."""
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """The whole model with its tokenizer, where the heads alone were trained too; a checkpoint of theirs holds them alone."""
+        """The whole model with its tokenizer, where the heads alone were trained too, or the adapter; with the training's record.
+
+        A checkpoint of heads holds them alone.
+        """
         folder = output_dir or self.args.output_dir
-        if not self.cached or self._staging is not None:
-            with said_clearly("the model", folder):
-                super().save_model(output_dir, _internal_call)
-            return
-        if self.args.should_save:
-            with said_clearly("the model", folder):
+        with said_clearly("the model", folder):
+            if not self.cached or self._staging is not None:
+                super().save_model(output_dir, _internal_call=True)
+            elif self.args.should_save:
                 self.language_model.save_pretrained(folder)
                 if self._tokenizer is not None:
                     self._tokenizer.save_pretrained(folder)
+            if self.args.should_save and self._staging is None:
+                write_record(folder, training_record(self))
         if self.args.push_to_hub and not _internal_call:
             self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+
+    # Publishing
+
+    @property
+    def data_described(self) -> dict[str, dict[str, Any]]:
+        """Name of each data set → its source, and the numbers of its rows, of bad and of unexplained ones, where they are known."""
+        described: dict[str, dict[str, Any]] = {}
+        for name, source in self._sources.items():
+            report = self.data_reports.get(name)
+            if report is not None:
+                numbers = {"rows": report.rows, "bad": len(report.bad), "unexplained": len(report.unexplained)}
+                described[name] = {"source": source, **numbers}
+            elif source is not None:
+                held = self.train_dataset if name == "train" else self.eval_dataset
+                held = held.get(name) if isinstance(held, dict) else held
+                described[name] = {"source": source} | ({"rows": len(held)} if hasattr(held, "__len__") else {})
+        return described
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """As the stock one.
+
+        Raises:
+            PublishError: the Hub refuses or cannot be reached.
+        """
+        name = self.args.hub_model_id or Path(self.args.output_dir).absolute().name
+        try:
+            super().init_hf_repo(token, private)
+        except Exception as error:  # the HTTP library's, whichever that is, among them
+            raise PublishError(f"{name} cannot be made on the Hub: {hub_reason(error, name)}") from error
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """The card of what :meth:`save_model` left in the output folder, as ``README.md`` beside it. A card of your own is kept.
+
+        Args:
+            kwargs: ``license``; ``base_model`` and ``base_revision`` of an adapter whose base was not loaded from the Hub.
+        Raises:
+            PublishError: see :func:`~.publishing.prepare`.
+        """
+        if self.is_world_process_zero():
+            folder = Path(self.args.output_dir)
+            named = {name: kwargs.get(name) for name in ("license", "base_model", "base_revision")}
+            card = describe(folder, self.hub_model_id or folder.absolute().name, **named).card
+            (folder / CARD).write_text(card, encoding="utf-8")
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """The model or the adapter with tokenizer, code and card, in one commit; no pickles.
+
+        Args:
+            kwargs: as for :meth:`create_model_card`.
+        Returns:
+            the ``CommitInfo``; a future of it unless ``blocking``; None but in the first process.
+        Raises:
+            SavingError: no space left to save what is to go up. PublishError: see :func:`~.publishing.prepare` and
+            :func:`~.publishing.upload`. The repository is then as it was.
+        """
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        token = token if token is not None else self.args.hub_token
+        if self.hub_model_id is None:
+            self.init_hf_repo(token=token, private=private)
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        named = {name: kwargs.get(name) for name in ("license", "base_model", "base_revision")}
+        publication = prepared_publication(Path(self.args.output_dir), self.hub_model_id, **named)
+        details = (private, revision or self.args.hub_revision, commit_message, token)
+        if blocking:
+            return upload(publication, *details)
+        return HfApi().run_as_future(upload, publication, *details)
+
+
+NO_CHECKPOINTS_ON_THE_HUB = (
+    "hub_strategy='checkpoint' and 'all_checkpoints' upload the optimizer's state, which is a pickle and can run code where it is "
+    "loaded: choose 'every_save', 'end', or keep checkpoints on this machine"
+)
 
 
 class _Listed(Dataset):  # type: ignore[type-arg]
@@ -526,7 +618,7 @@ def decided(lessons: Lessons, batch_size: int = 32) -> dict[str, Any]:
         for lesson, calls, end in zip(chosen, calls_of_lessons(lessons, numbers, ends), ends, strict=True):
             if not lesson.dialogue.steps:
                 counts["general"] += 1
-                counts["quiet"] += not calls
+                counts["quiet"] += not any(call.start >= lesson.conversation.prompt for call in calls)
                 continue
             truth = lesson.dialogue.steps[0]
             call = next((call for call in calls if call.start == end), None)
@@ -618,6 +710,7 @@ def _train_heads(
     )
     if trainer.is_world_process_zero():
         save_heads(model, output / "heads", report)
+        write_record(output / "heads", training_record(trainer))
     return report
 
 
@@ -643,9 +736,9 @@ def _train_model(
         peft_config=None if recipe.peft is None else recipe.adapter(),
     )
     trainer.train(resume_from_checkpoint=resume and last_checkpoint(arguments.output_dir) is not None)
-    trainer.save_model(str(output / "model"))
     data = {name: dataclasses.asdict(report) for name, report in trainer.data_reports.items()}
     measured = trainer.evaluate() if validation is not None else {}
+    trainer.save_model(str(output / "model"))
     return dict(data=data, validation=measured, recipe=dataclasses.asdict(recipe))
 
 

@@ -30,11 +30,14 @@ def step(folder: Path, cached: bool) -> None:
     model = NeuralLibForCausalLM.from_llama(
         make_base(tokenizer), compile_library(str(TINY_PROGRAMS)), tokenizer=tokenizer, heads=heads
     )
+    # An open gate, so that calls weigh as much as the backbone's words.
+    model.computer.selector.no_call.bias.data.zero_()
     processes = int(os.environ.get("WORLD_SIZE", 1))
+    backend = "gloo" if processes > 1 else None
     arguments = NeuralLibTrainingArguments(
         output_dir=str(folder / f"run-{cached}"), max_steps=1, per_device_train_batch_size=4 // processes, optim="sgd",
         learning_rate=1.0, lr_scheduler_type="constant", max_grad_norm=0.0, report_to=[], use_cpu=True, disable_tqdm=True,
-        save_strategy="no", logging_steps=1, train="heads" if cached else "all", sample_size=0, ddp_backend="gloo",
+        save_strategy="no", logging_steps=1, train="heads" if cached else "all", sample_size=0, ddp_backend=backend,
     )  # fmt: skip
     trainer = NeuralLibTrainer(model, arguments, train_dataset=ROWS, processing_class=tokenizer)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}

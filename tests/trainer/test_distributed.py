@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 CONFIGURATIONS = Path(__file__).parents[2] / "configuration" / "accelerate"
 
 
-@pytest.mark.xfail(run=False, reason="part 2 is under way: this does not hold yet")
 def test_two_processes_have_the_gradients_of_one(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -33,8 +32,8 @@ def test_two_processes_have_the_gradients_of_one(tmp_path: Path) -> None:
         step(tmp_path / "one", cached)
         one, two = (load_file(str(tmp_path / name / f"gradients-{cached}.safetensors")) for name in ("one", "two"))
         moved = {name for name, gradient in one.items() if gradient.abs().sum() > 0}
-        assert any(".computer." in name for name in moved)
-        assert any(".layers." in name for name in moved) == (not cached)
+        assert {"model.computer.reader.roles.weight", "model.computer.selector.no_call.bias"} <= moved
+        assert any(name.startswith("model.layers.") for name in moved) == (not cached)
         for name in one:
             if not name.startswith("log.grad_norm"):
                 torch.testing.assert_close(two[name], one[name], atol=2e-5, rtol=2e-3, msg=f"{name}, cached={cached}")

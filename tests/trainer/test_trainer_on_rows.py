@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -51,18 +52,13 @@ def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
 
 
-def fresh(model: NeuralLibForCausalLM) -> NeuralLibForCausalLM:
+def fresh(model: NeuralLibForCausalLM, dropout: float = 0.0) -> NeuralLibForCausalLM:
     """The same model as another object: accelerate prepares each but once, whatever the next Trainer asks for."""
-    other = NeuralLibForCausalLM(model.config)
+    config = copy.deepcopy(model.config)
+    config.head_dropout = dropout
+    other = NeuralLibForCausalLM(config)
     other.load_state_dict(model.state_dict())
     return other
-
-
-def without_dropout(model: NeuralLibForCausalLM) -> NeuralLibForCausalLM:
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-    return model
 
 
 def lora(**more: Any) -> Any:
@@ -134,32 +130,30 @@ def test_only_what_is_asked_for_is_trained(
     assert logged[0]["loss"] == pytest.approx(logged[0]["answer_loss"] + logged[0]["prompt_loss"], rel=1e-4)
 
 
-@pytest.mark.xfail(run=False, reason="part 2 is under way: this does not hold yet")
 @pytest.mark.parametrize("cached", [True, False])
 def test_accumulated_batches_are_one_big_batch(
     tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any, tmp_path: Path, cached: bool
 ) -> None:
-    without_dropout(tiny_model)
-    start = {name: tensor.clone() for name, tensor in tiny_model.state_dict().items()}
+    # An open gate, so that calls weigh as much as the backbone's words.
+    tiny_model.computer.selector.no_call.bias.data.zero_()
     found = []
     for size, steps in ((4, 1), (1, 4), (3, 2)):
-        tiny_model.load_state_dict(start)
+        model = fresh(tiny_model)
         how = dict(optim="sgd", learning_rate=0.1, max_grad_norm=0.0, cached_features=cached, prompt_weight=0.5)
         trainer = NeuralLibTrainer(
-            tiny_model,
+            model,
             arguments(tmp_path, per_device_train_batch_size=size, gradient_accumulation_steps=steps, **how),
             train_dataset=ROWS,
             processing_class=tiny_tokenizer,
         )
         trainer.train()
-        found.append((weights(tiny_model.computer), trainer.state.log_history[0]["loss"]))
+        found.append((weights(model.computer), trainer.state.log_history[0]["loss"]))
     for values, loss in found[1:]:
         assert loss == pytest.approx(found[0][1], rel=1e-4)
         for name, value in found[0][0].items():
             torch.testing.assert_close(values[name], value, atol=2e-5, rtol=1e-3)
 
 
-@pytest.mark.xfail(run=False, reason="part 2 is under way: this does not hold yet")
 def test_heads_learn_from_rows_and_are_saved_as_a_model(
     tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any, tmp_path: Path
 ) -> None:
@@ -167,8 +161,8 @@ def test_heads_learn_from_rows_and_are_saved_as_a_model(
     rows = [{"prompt": "Turn strawberryblueberry around", "completion": "yrrebeulbyrrebwarts"}, ROWS[3]]
     more = dict(max_steps=60, logging_steps=20, sample_size=4, sample_steps=20, eval_strategy="steps", eval_steps=30)
     trainer = NeuralLibTrainer(
-        tiny_model,
-        arguments(tmp_path, learning_rate=2e-2, **more),
+        fresh(tiny_model),
+        arguments(tmp_path, learning_rate=1e-2, lr_scheduler_type="linear", **more),
         train_dataset=rows,
         eval_dataset=rows,
         processing_class=tiny_tokenizer,
@@ -197,7 +191,7 @@ def test_checkpointed_activations_and_bf16(
 ) -> None:
     found = []
     for more in ({}, {"gradient_checkpointing": True}, {"bf16": True}):
-        model = without_dropout(fresh(tiny_model))
+        model = fresh(tiny_model)
         how = dict(optim="sgd", learning_rate=0.01, max_grad_norm=0.0, train="all", **more)
         trainer = NeuralLibTrainer(
             model, arguments(tmp_path, **how), train_dataset=ROWS[:3], processing_class=tiny_tokenizer
@@ -218,7 +212,7 @@ def test_an_adapter_resumes_to_the_bit(tiny_model: NeuralLibForCausalLM, tiny_to
         torch.manual_seed(7)
         more = dict(max_steps=steps, per_device_train_batch_size=2, save_strategy="steps", save_steps=3)
         trainer = NeuralLibTrainer(
-            fresh(tiny_model),
+            fresh(tiny_model, dropout=0.1),
             arguments(tmp_path / folder, **more),
             train_dataset=ROWS,
             processing_class=tiny_tokenizer,
@@ -315,7 +309,7 @@ def test_a_compiled_backbone_has_the_same_loss(
         counters.clear()
         more = dict(torch_compile=compiled, torch_compile_backend="aot_eager" if compiled else None)
         trainer = NeuralLibTrainer(
-            without_dropout(fresh(tiny_model)),
+            fresh(tiny_model),
             arguments(tmp_path, train="all", **more),
             train_dataset=ROWS[:2],
             processing_class=tiny_tokenizer,

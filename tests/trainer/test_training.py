@@ -112,14 +112,11 @@ def by_enumeration(model: NeuralLibForCausalLM, batch: CallBatch, row: int) -> f
     columns = batch.decisions[row].nonzero().flatten().tolist()
     final = columns[-1] + 1
 
-    def rest(at: int, gate: bool) -> float:
-        """Probability of what follows token ``at``; ``gate``: whether a call may open there."""
+    def rest(at: int) -> float:
+        """Probability of what follows token ``at``."""
         if at == final:
             return 1.0
-        total = math.exp(float(batch.base[row, at])) * rest(at + 1, True)
-        if not gate:
-            return total
-        total *= math.exp(float(choices[at, 0]))
+        total = math.exp(float(batch.base[row, at])) * rest(at + 1) * math.exp(float(choices[at, 0]))
         for x, labelling in calls:
             if x.start != at:
                 continue
@@ -128,10 +125,10 @@ def by_enumeration(model: NeuralLibForCausalLM, batch: CallBatch, row: int) -> f
             if end + 1 == batch.ends[row]:
                 total += weight * math.exp(float(ends[end, 0]))
             else:
-                total += weight * math.exp(float(ends[end, 1])) * rest(end, False)
+                total += weight * math.exp(float(ends[end, 1])) * rest(end)
         return total
 
-    return math.log(rest(columns[0], True))
+    return math.log(rest(columns[0]))
 
 
 def test_the_likelihood_sums_over_all_ways_to_call(lessons: Lessons, tiny_model: NeuralLibForCausalLM) -> None:
