@@ -6,11 +6,10 @@ python examples/look_inside.py PAGE.html [PROMPT] [--model MODEL]      without M
 import argparse
 from pathlib import Path
 
-from neurallib.model_cards.explanation_page import explanation_page
 from neurallib.trainer.shipping import load_shipped
 from transformers import AutoTokenizer
 
-from neurallib import NeuralLibForCausalLM, standard_library
+from neurallib import NeuralLibForCausalLM, explanation_page
 
 
 def main() -> None:
@@ -26,8 +25,7 @@ def main() -> None:
     else:
         model, tokenizer = load_shipped()
 
-    # A model keeps no sources: with its library beside it, the steps have their source lines.
-    answer = model.explain(arguments.prompt, tokenizer, libraries=[standard_library()])
+    answer = model.explain(arguments.prompt, tokenizer)
     print(answer["answer"])
     for call in answer["calls"]:
         copied = {argument["name"]: argument["text"] for argument in call["arguments"]}

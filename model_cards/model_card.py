@@ -1,17 +1,112 @@
-"""The card of a model with a computer inside: how to load it, what it can call, and which code comes with it."""
+"""The card of a model with a computer inside: how to load it, what it can call, how it was trained, which code it carries.
+
+The template is a text in this module, not a file beside it, so that it travels with a model's code to the Hub.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
 from .library_card import example_rows, file_rows, program_rows
 from .markdown import code, literal, plain
+from .published import MADE
+from .training_section import TRAINING, evaluation_results, training_fields, versions_in_words
 
-TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
+TEMPLATE = (
+    """---
+{{ card_data }}
+---
+"""
+    + MADE
+    + """
+# {{ name }}
+
+{{ base }} with a computer inside (neurallib): it reads a request, decides when to call a compiled program, copies the
+program's arguments out of the text, runs it inside the forward pass, and writes the result as its next tokens. Where it
+calls nothing, its logits are those of the base model, untouched.
+{% if not trained %}
+**Selector and reader of this model are untrained**, so it calls nothing yet: train them, for instance with
+`neurallib train`.
+{% endif %}
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained({{repository}}, trust_remote_code=True)
+tokenizer = AutoTokenizer.from_pretrained({{repository}}, trust_remote_code=True)
+messages = [{"role": "user", "content": "What is 123 times 45?"}]
+inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+output = model.generate(**inputs, max_new_tokens=64, return_dict_in_generate=True)
+print(tokenizer.decode(output.sequences[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+print(output.calls)  # which programs ran, on which arguments, with which results
+```
+{% if programs %}
+## Programs it can call
+
+From the library {{ library_name_in_words }}. Arguments and results are text; the types say what a program reads and writes.
+
+| program | signature | what it does | instructions | words needed, V ≥ |
+|---|---|---|---:|---:|
+{% for program in programs -%}
+| {{ program.name }} | {{ program.signature }} | {{ program.docstring }} | {{ program.instructions }} | {{ program["values"] }} |
+{% endfor %}
+{%- if disabled %}
+Inside, but switched off: {{ disabled | join(", ") }}.
+{% endif %}
+{%- endif %}
+{%- if examples %}
+Runs of them, made with this card:
+
+| call | result |
+|---|---|
+{% for example in examples -%}
+| {{ example.call }} | {{ example.result }} |
+{% endfor %}
+{%- endif %}
+{%- if libraries %}
+## Libraries
+
+| library | programs | from | instructions | sha256 |
+|---|---:|---|---|---|
+{% for library in libraries -%}
+| {{ library.name }} | {{ library.programs }} | {{ library.place }} | {{ library.kept }} | {{ library.sha256 }} |
+{% endfor %}
+{%- endif %}
+{%- if machine %}
+## The machine that answers
+
+| | |
+|---|---:|
+{% for key, value in machine.items() -%}
+| {{ key }} | {{ value }} |
+{% endfor %}
+{%- endif %}"""
+    + TRAINING
+    + """
+## Limits
+
+A result is exact for the arguments that were read; the model can still read the wrong ones, choose the wrong program, or
+call where nothing should be called. Every output carries `calls`, so that this can be seen.
+{% if code_files %}
+## Code in this repository
+
+`trust_remote_code=True` runs these files. Compare them before you do:
+
+| file | sha256 |
+|---|---|
+{% for file in code_files -%}
+| {{ file.name }} | {{ file.sha256 }} |
+{% endfor %}
+{%- endif %}
+{%- if versions %}
+Card made with {{ versions }}.
+{% endif %}
+"""
+)
+
+TAGS = ["neurallib", "program-calling", "differentiable-computer"]
 
 
 def model_card(
@@ -29,8 +124,9 @@ def model_card(
     versions: Mapping[str, str] | None = None,
     libraries: Sequence[Mapping[str, Any]] = (),
     examples: Sequence[Mapping[str, Any]] = (),
+    training: Mapping[str, Any] | None = None,
 ) -> ModelCard:
-    """The card of an assembled model.
+    """The card of a model.
 
     Args:
         name: the model's name, or ``org/name``; the snippet loads it.
@@ -42,23 +138,27 @@ def model_card(
         trained: False if selector and reader have never been trained, so that nothing is called.
         disabled: programs inside that the model may not call.
         machine: fields of the machine's configuration.
-        versions: package → version with which the model was made.
+        versions: package → version with which the card was made.
         libraries: a record of each library inside: ``name``, ``programs``, ``fingerprint``, ``repository``, ``revision``,
             ``by_reference``.
         examples: runs of programs: ``program``, ``arguments`` and ``result``.
+        training: the record of a training run, see :func:`~.training_section.training_fields`; None if there is none.
     """
+    results = evaluation_results(training)
     data = ModelCardData(
         base_model=base_model,
         language=language,
         library_name="transformers",
         license=license,
         pipeline_tag="text-generation",
-        tags=["neurallib", "program-calling", "differentiable-computer"],
+        tags=TAGS,
+        eval_results=results,
+        model_name=name if results else None,
     )
     callable_programs = [p for p in (library or {}).get("programs", []) if p["name"] not in set(disabled or [])]
     return ModelCard.from_template(
         data,
-        template_path=str(TEMPLATE),
+        template_str=TEMPLATE,
         name=plain(name),
         repository=literal(name),
         base=plain(base),
@@ -70,7 +170,8 @@ def model_card(
         examples=example_rows([each for each in examples if each["program"] in {p["name"] for p in callable_programs}]),
         code_files=file_rows(code_hashes),
         machine={plain(key.replace("_", " ")): f"{int(value):,}" for key, value in (machine or {}).items()},
-        versions={plain(package): plain(version) for package, version in (versions or {}).items()},
+        versions=versions_in_words(versions),
+        training=training_fields(training),
     )
 
 

@@ -8,8 +8,16 @@ from collections.abc import Mapping
 from .library_card import file_rows
 from .markdown import literal
 
+MADE = "<!-- neurallib: made from what is in this repository; without this line the card is kept as you write it -->"
+"""Stands in a card that may be made anew. A card without it is somebody's own."""
+
 BEGIN, END = "<!-- neurallib: files -->", "<!-- neurallib: end of files -->"
 """What stands between them is written anew whenever the card is published."""
+
+
+def is_made(text: str) -> bool:
+    """Whether a card was made by us, or is the draft that transformers, the Trainer and PEFT leave to be filled in."""
+    return MADE in text or re.search("more information needed", text, re.IGNORECASE) is not None
 
 
 def published_card(text: str, repository: str, files: Mapping[str, str], before: str | None = None) -> str:

@@ -72,8 +72,8 @@ class Row:
 class CallLayer(CacheLayerMixin):
     """An extra layer of ``past_key_values.layers`` with the state of the computer.
 
-    Tensors, S positions (padding included): ``states`` [B, S, width]; ``memory`` [B, S, ·], what the selector keeps of each;
-    ``mask`` bool [B, S], False for padding; ``weights`` [B, S], log-weight of each in attention. Rows: tokens and calls.
+    Tensors, S positions (padding included): ``states`` [B, S, width], the reader's; ``memory`` [B, S, ·], what the selector keeps
+    of each; ``mask`` bool [B, S], False for padding; ``weights`` [B, S], log-weight of each in attention. Rows: tokens and calls.
     """
 
     is_compileable = False

@@ -80,12 +80,12 @@ class DenseObjective:
         self.longest = longest
 
     def log_likelihood(
-        self, states: Tensor, weights: Tensor, characters: Characters, start: int, answer: str, base: Tensor
+        self, features: Tensor, weights: Tensor, characters: Characters, start: int, answer: str, base: Tensor
     ) -> Tensor:
         """log [ p(no call) p_base + Σ_program p(program) p(answer | program, soft copy of its arguments) ], a scalar.
 
         Args:
-            states: [L, width], the heads' states of one sequence. weights: [L], their log-weights in attention.
+            features: [L, ·] of one sequence. weights: [L], log-weights of its tokens in attention.
             characters: of its tokens 0…start.
             start: column of the last prompt token. base: the backbone's log-probability of the reply, a scalar.
         """
@@ -94,12 +94,13 @@ class DenseObjective:
             raise DenseObjectiveError(
                 f"the answer {answer!r} has characters beyond the dense machine's V = {config.values}"
             )
-        prefix = states[None, : start + 1]
+        prefix = features[None, : start + 1]
         weights = weights[None, : start + 1]
-        pooled = computer.selector.pool(prefix[:, -1:], computer.selector.remember(prefix), weights[:, None])[0, 0]
+        states = computer.projection(prefix)
+        pooled = computer.selector.pool(states[:, -1:], computer.selector.remember(states), weights[:, None])[0, 0]
         keys = computer.keys()
         choices = computer.choose(pooled, keys, computer.allowed(), computer.biases())
-        encoded = computer.reader.encode(prefix, weights, pooled[None])
+        encoded = computer.reader.encode(computer.reader.projection(prefix), weights, pooled[None])
         count = len(characters.code_points)
         code_points = torch.from_numpy(characters.code_points).to(states.device)
         tokens = torch.from_numpy(characters.tokens).to(states.device)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -40,6 +40,10 @@ TRACED_STEPS = 50_000
 
 SHOWN_WORDS = 256
 """The most words of arguments, and of the result, that are kept of the memory."""
+
+
+LENDERS: list[Callable[[], NeuralLibrary]] = []
+"""Libraries with functions and source lines, which a saved model does not keep: the package puts the standard library here."""
 
 
 class ExplanationError(ValueError):
@@ -244,7 +248,7 @@ def explained(
     """What happened in an answer of :func:`reply`.
 
     Args:
-        libraries: those that the model was given, for their functions and source lines, which a model does not keep.
+        libraries: some that may have the functions and source lines of those in the model, besides :func:`lenders`.
     """
     computer = model.computer
     tokens = answer.tokens
@@ -261,8 +265,7 @@ def explained(
         features = model.model.features(output.hidden_states)
         pooled, found, keys = computer.consider(layer, ids, torch.ones_like(ids, dtype=torch.bool), features)
         choices = found[0].exp().cpu().numpy()
-        known = (*libraries, *computer.references.values())
-        sources = {name: _with_sources(its, known) for name, its in model.libraries.items()}
+        sources = {name: with_sources(its, lenders(model, libraries)) for name, its in model.libraries.items()}
         homes = [(record.name, own) for record in records(model.config) for own in record.programs]
         for call in answer.calls:
             chosen = computer.programs.index(call.program)
@@ -444,7 +447,13 @@ def _function(origin: Origin) -> Function:
     return Function(name=origin.name, file=Path(origin.file).name, line=origin.line, source=origin.source)
 
 
-def _with_sources(library: NeuralLibrary, known: Sequence[NeuralLibrary]) -> NeuralLibrary:
+def lenders(model: NeuralLibForCausalLM, libraries: Sequence[NeuralLibrary] = ()) -> Iterator[NeuralLibrary]:
+    """Libraries that may have sources: these, those that the model loaded in this process or by reference, and :data:`LENDERS`."""
+    yield from (*libraries, *model.loaded_here.values(), *model.computer.references.values())
+    yield from (lend() for lend in LENDERS)
+
+
+def with_sources(library: NeuralLibrary, known: Iterable[NeuralLibrary]) -> NeuralLibrary:
     """The same library with its functions and source lines, if one of these is it: the same instructions and programs."""
     for each in known:
         same = [(its.name, its.entry) for its in each.programs.values()] == [

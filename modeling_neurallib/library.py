@@ -15,6 +15,7 @@ import os
 import re
 import stat
 import tempfile
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -154,6 +155,60 @@ class ListedLine:
     instructions: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class LearnedCode:
+    """What instructions were before they learned, and the weights that they came to.
+
+    A library's ``instructions`` are always those that run: of a learned one the discretised ones.
+
+    Attributes:
+        origin: the library's instructions before, int64 [P, 5].
+        rows: the addresses that learned, ascending, int64 [n].
+        values: V of the machine that they learned on.
+        offset: what its code addresses are less than those of the library.
+        weights: field → distributions over its alternatives, float32 [n, K]. Entry j of an immediate is the word j mod V or,
+            where the operation jumps, the address j + offset.
+    """
+
+    origin: np.ndarray
+    rows: np.ndarray
+    values: int
+    offset: int
+    weights: Mapping[str, np.ndarray]
+
+    def probability(self, position: int, instruction: Sequence[int]) -> float:
+        """The least weight that learning gave to a field of this instruction that is read; ``position`` is one in ``rows``."""
+        operation = OPERATIONS[instruction[0]]
+        found = [float(self.weights["operation"][position, instruction[0]])]
+        for column, letter in enumerate("abt", 1):
+            if letter in operation.operands:
+                found.append(float(self.weights[FIELDS[column]][position, instruction[column]]))
+        immediate = self.weights["immediate"][position]
+        if "l" in operation.operands:
+            entry = instruction[4] - self.offset
+            found.append(float(immediate[entry]) if 0 <= entry < len(immediate) else 0.0)
+        elif "i" in operation.operands:
+            found.append(float(immediate[instruction[4] % self.values :: self.values].sum()))
+        return min(found)
+
+
+@dataclass(frozen=True)
+class Change:
+    """An instruction that learning changed.
+
+    Attributes:
+        address: where. function: in which function.
+        before, after: the instruction, with code addresses in place of labels.
+        weight: the least weight that learning gave to a field of it, 0…1.
+    """
+
+    address: int
+    function: str
+    before: str
+    after: str
+    weight: float
+
+
 @dataclass
 class NeuralLibrary:
     """Programs linked together.
@@ -165,6 +220,8 @@ class NeuralLibrary:
         origins: start address → the function whose instructions begin there.
         lines: source line of each instruction, int64 [P], 0 for none.
         registers: R of the machine that it was compiled for; no other can run it.
+        learned: what its instructions were before some of them learned, and their weights; None if they are as compiled.
+            Extracting, linking and models keep the instructions and leave this behind.
         repository: ``org/name`` on the Hub that it was loaded from or pushed to, if any. revision: the commit's hash there.
     """
 
@@ -174,6 +231,7 @@ class NeuralLibrary:
     origins: dict[int, Origin] = field(default_factory=dict)
     lines: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     registers: int = 16
+    learned: LearnedCode | None = None
     repository: str = ""
     revision: str = ""
 
@@ -460,6 +518,41 @@ class NeuralLibrary:
         """
         return self.program(program).library or self.name
 
+    # Learned programs
+
+    def with_learned(self, learned: LearnedCode, instructions: np.ndarray) -> NeuralLibrary:
+        """This library with other instructions at the addresses that learned.
+
+        Args:
+            learned: its ``origin`` is this library's instructions, or those from before it learned the last time.
+            instructions: of ``learned.rows``, int64 [n, 5], with the library's code addresses.
+
+        Raises:
+            LibraryError: they are out of range, or the weights are no distributions or of another shape.
+        """
+        code = self.instructions.copy()
+        if np.shape(instructions) != (len(learned.rows), len(FIELDS)):
+            raise LibraryError(
+                f"there must be {len(learned.rows)} learned instructions of {len(FIELDS)} fields, found {np.shape(instructions)}"
+            )
+        self._validate_learned(learned)
+        code[learned.rows] = instructions
+        return replace(self, instructions=code, learned=learned, repository="", revision="")
+
+    def changes(self) -> list[Change]:
+        """What learning changed against the origin, instruction by instruction; empty if nothing."""
+        if self.learned is None:
+            return []
+        found, starts = [], sorted(self.origins)
+        for position, address in enumerate(self.learned.rows.tolist()):
+            before, after = self.learned.origin[address].tolist(), self.instructions[address].tolist()
+            if before != after:
+                place = bisect_right(starts, address) - 1
+                name = self.origins[starts[place]].name if place >= 0 else ""
+                texts = [_one_line(self._mnemonic(row, {})) for row in (before, after)]
+                found.append(Change(address, _one_line(name), *texts, self.learned.probability(position, after)))
+        return found
+
     # Reading by people
 
     def disassemble(self, program: str | None = None) -> str:
@@ -582,7 +675,9 @@ class NeuralLibrary:
             raise LibraryError(f"a library is named by letters, digits, _ and -, found {str(self.name)[:80]!r}")
         if not isinstance(self.registers, int) or not 6 <= self.registers <= 256:
             raise LibraryError(f"library {self.name!r}: registers must be 6…256, found {self.registers!r}")
-        self._validate_code()
+        self._validate_code(self.instructions)
+        if self.learned is not None:
+            self._validate_learned(self.learned)
         count = len(self.programs)
         if not 1 <= count <= MAXIMUM_PROGRAMS:
             raise LibraryError(f"library {self.name!r} must have 1…{MAXIMUM_PROGRAMS} programs, has {count}")
@@ -599,8 +694,37 @@ class NeuralLibrary:
             if type(origin.line) is not int or not 0 <= origin.line <= MAXIMUM_INSTRUCTIONS:
                 raise LibraryError(f"library {self.name!r}: the symbol at {address} has no line number")
 
-    def _validate_code(self) -> None:
-        code = self.instructions
+    def _validate_learned(self, learned: LearnedCode) -> None:
+        here = f"library {self.name!r}, what it learned"
+        count, rows = len(self.instructions), learned.rows
+        if not isinstance(learned.origin, np.ndarray) or learned.origin.shape != (count, len(FIELDS)):
+            raise LibraryError(f"{here}: the origin must be int64 {[count, len(FIELDS)]}, like the instructions")
+        self._validate_code(learned.origin)
+        if rows.ndim != 1 or not len(rows) or rows[0] < 0 or rows[-1] >= count or (np.diff(rows) <= 0).any():
+            raise LibraryError(f"{here}: the rows must be ascending addresses 0…{count - 1}")
+        if not 4 <= learned.values <= 2**32 or not 0 <= learned.offset <= count:
+            raise LibraryError(f"{here}: values {learned.values} or offset {learned.offset} is out of range")
+        if set(learned.weights) != set(FIELDS):
+            raise LibraryError(
+                f"{here}: there must be weights of {', '.join(FIELDS)}, found {', '.join(learned.weights)}"
+            )
+        addresses = int(learned.origin[rows][_HAS_ADDRESS[learned.origin[rows, 0]], 4].max(initial=0)) - learned.offset
+        widths = (len(OPERATIONS), *[self.registers] * 3, max(learned.values, addresses + 1))
+        for field_name, width in zip(FIELDS, widths, strict=True):
+            weights = learned.weights[field_name]
+            exact = weights.ndim == 2 and (
+                weights.shape[1] == width or (field_name == "immediate" and weights.shape[1] > width)
+            )
+            if not exact or len(weights) != len(rows) or not np.issubdtype(weights.dtype, np.floating):
+                raise LibraryError(
+                    f"{here}: weights of {field_name} must be {[len(rows), width]}, found {list(weights.shape)}"
+                )
+            if not np.isfinite(weights).all():
+                raise LibraryError(f"{here}: weights of {field_name} are not finite")
+            if (weights < 0).any() or (np.abs(weights.sum(-1) - 1) > 1e-3).any():
+                raise LibraryError(f"{here}: weights of {field_name} must be at least 0 and sum to 1 in every row")
+
+    def _validate_code(self, code: np.ndarray) -> None:
         if not isinstance(code, np.ndarray) or code.ndim != 2 or code.shape[1] != len(FIELDS) or code.dtype != np.int64:
             raise LibraryError(f"library {self.name!r}: instructions must be int64 [P, {len(FIELDS)}]")
         count = len(code)
@@ -612,12 +736,12 @@ class NeuralLibrary:
             raise LibraryError(f"library {self.name!r}: there must be one line number ≥ 0 for each instruction")
         limits = [(0, len(OPERATIONS) - 1), *[(0, self.registers - 1)] * 3]
         for column, (least, most) in enumerate(limits):
-            self._validate_field(column, least, most, np.ones(count, bool))
-        self._validate_field(4, 0, count - 1, _HAS_ADDRESS[code[:, 0]])
-        self._validate_field(4, -LARGEST_IMMEDIATE, LARGEST_IMMEDIATE, ~_HAS_ADDRESS[code[:, 0]])
+            self._validate_field(code, column, least, most, np.ones(count, bool))
+        self._validate_field(code, 4, 0, count - 1, _HAS_ADDRESS[code[:, 0]])
+        self._validate_field(code, 4, -LARGEST_IMMEDIATE, LARGEST_IMMEDIATE, ~_HAS_ADDRESS[code[:, 0]])
 
-    def _validate_field(self, column: int, least: int, most: int, rows: np.ndarray) -> None:
-        values = self.instructions[:, column]
+    def _validate_field(self, code: np.ndarray, column: int, least: int, most: int, rows: np.ndarray) -> None:
+        values = code[:, column]
         wrong = rows & ((values < least) | (values > most))
         if wrong.any():
             where = int(wrong.argmax())
@@ -660,13 +784,18 @@ class NeuralLibrary:
         digest = hashlib.sha256(json.dumps(self._description(), sort_keys=True).encode())
         digest.update(np.ascontiguousarray(self.instructions).tobytes())
         digest.update(np.ascontiguousarray(self.lines).tobytes())
+        if self.learned is not None:
+            for name in sorted(tensors := self._learned_tensors(self.learned)):
+                digest.update(tensors[name].tobytes())
         return digest.hexdigest()
 
     def _description(self) -> dict[str, Any]:
+        learned = {} if self.learned is None else {"values": self.learned.values, "offset": self.learned.offset}
         return {
             "format_version": FORMAT_VERSION,
             "name": self.name,
             "registers": self.registers,
+            **({"learned": learned} if learned else {}),
             "instructions": len(self.instructions),
             "minimum_values": max(program.minimum_values for program in self.programs.values()),
             "programs": [_program_description(program) for program in self.programs.values()],
@@ -676,6 +805,15 @@ class NeuralLibrary:
     def _tensors(self) -> dict[str, np.ndarray]:
         tensors = {name: self.instructions[:, column].astype(np.int32) for column, name in enumerate(FIELDS)}
         tensors["line"] = self.lines.astype(np.int32)
+        if self.learned is not None:
+            tensors |= self._learned_tensors(self.learned)
+        return {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+
+    @staticmethod
+    def _learned_tensors(learned: LearnedCode) -> dict[str, np.ndarray]:
+        tensors = {f"learned.{name}": weights.astype(np.float32) for name, weights in learned.weights.items()}
+        tensors["learned.origin"] = learned.origin.astype(np.int32)
+        tensors["learned.rows"] = learned.rows.astype(np.int32)
         return {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
 
     def to_tensors(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -683,6 +821,7 @@ class NeuralLibrary:
         description = self._description()
         description["programs"] = [{**program, "source": ""} for program in description["programs"]]
         del description["symbols"]
+        description.pop("learned", None)
         return description, {"instructions": self.instructions.astype(np.int64)}
 
     @classmethod
@@ -801,10 +940,12 @@ class NeuralLibrary:
                 texts[0], texts[1], _get(item, "line", int, where), texts[2]
             )
         code = np.stack(columns[:5], axis=1)
+        learned = _learned(_get(data, "learned", dict, where), loaded, where) if "learned" in data else None
         try:
             return cls(
-                _get(data, "name", str, where), programs, code, origins, columns[5], _get(data, "registers", int, where)
-            )
+                _get(data, "name", str, where), programs, code, origins, columns[5], _get(data, "registers", int, where),
+                learned,
+            )  # fmt: skip
         except LibraryError as error:
             raise LibraryError(f"{folder}: {error}") from None
 
@@ -908,6 +1049,17 @@ def _program(item: Any, where: str) -> Program:
         minimum_values=_get(item, "minimum_values", int, where),
         library=_get(item, "library", str, where) if "library" in item else "",
     )
+
+
+def _learned(described: dict[str, Any], tensors: dict[str, np.ndarray], where: str) -> LearnedCode:
+    found = {name.removeprefix("learned."): tensor for name, tensor in tensors.items() if name.startswith("learned.")}
+    for name in ("origin", "rows"):
+        if name not in found or not np.issubdtype(found[name].dtype, np.signedinteger):
+            raise LibraryError(f"{where}: tensor 'learned.{name}' must be integers; get the library again")
+    values, offset = (_get(described, key, int, where) for key in ("values", "offset"))
+    return LearnedCode(
+        found.pop("origin").astype(np.int64), found.pop("rows").astype(np.int64), values, offset, found
+    )  # fmt: skip
 
 
 def _is_text(text: Any) -> bool:

@@ -264,6 +264,12 @@ class LibraryManagement:
         return {} if linked is None else separate(linked, records(self.config))
 
     @property
+    def loaded_here(self) -> dict[str, NeuralLibrary]:
+        """Name → library, of those that were loaded in this process: as they were, sources and all."""
+        found: dict[str, NeuralLibrary] = self.__dict__.setdefault("_loaded_here", {})
+        return found
+
+    @property
     def active_libraries(self) -> list[str]:
         """Names of the libraries whose programs may be called now."""
         suspended = self.model.computer.suspended
@@ -319,6 +325,7 @@ class LibraryManagement:
         fresh = computer.offsets.new_zeros(len(texts), computer.offsets.shape[1])
         if by_reference:
             computer.references[new.name] = library
+        self.loaded_here[new.name] = library
         self._install(
             linked,
             torch.cat([computer.descriptions, described]),

@@ -126,7 +126,7 @@ class Computer(nn.Module):
     ``descriptions`` float32 [programs, features], the programs' docstrings through the backbone.
 
     ``references``: name → library, of those whose instructions are not in the buffer. ``suspended``: names of libraries
-    that may not be called for the moment.
+    that may not be called for the moment. ``reading_weight``: see :class:`MarginalObjective`.
     """
 
     offsets: nn.Parameter
@@ -143,6 +143,7 @@ class Computer(nn.Module):
         programs, instructions = library_shape(config)
         self.references: dict[str, NeuralLibrary] = {}
         self.suspended: frozenset[str] = frozenset()
+        self.reading_weight = 1.0
         self.projection = StateProjection(config.hidden_size, layers, config.head_width, config.head_dropout)
         self.selector = Selector(
             config.head_width,
@@ -152,6 +153,7 @@ class Computer(nn.Module):
             described,
         )
         self.reader = Reader(
+            StateProjection(config.hidden_size, layers, config.head_width, config.head_dropout),
             config.head_width,
             config.head_heads,
             config.reader_layers,
@@ -281,10 +283,10 @@ class Computer(nn.Module):
         interventions = []
         real = mask.tolist()
         for number, row in enumerate(layer.rows):
-            for column, token in enumerate(tokens[number].tolist()):
+            for column, read in enumerate(tokens[number].tolist()):
                 if not real[number][column]:
                     continue
-                row.tokens.append(token)
+                row.tokens.append(read)
                 following = self.write(row, pooled[number, column])
                 # The gate rests while a result is being written, and where the turn ends with it.
                 if following[0] is None and opens[number][column]:
@@ -294,8 +296,9 @@ class Computer(nn.Module):
                     if call is not None:
                         row.calls.append(call)
                         following = self.write(row, pooled[number, column])
-                if following != (None, None):
-                    interventions.append(Intervention(number, column, *following))
+                token, forbidden = following
+                if token is not None or forbidden is not None:
+                    interventions.append(Intervention(number, column, token, forbidden))
         return interventions
 
     def consider(
@@ -310,7 +313,8 @@ class Computer(nn.Module):
             programs [programs, key_width].
         """
         states = self.projection(features)
-        layer.extend(states, self.selector.remember(states), mask, self.weights(tokens, mask, layer.rows))
+        read, memory = self.reader.projection(features), self.selector.remember(states)
+        layer.extend(read, memory, mask, self.weights(tokens, mask, layer.rows))
         pooled = self.selector.pool(states, layer.memory, causal(layer.weights, tokens.shape[1]))
         keys, allowed, biases = self.settled()
         return pooled, self.choose(pooled, keys, allowed, biases), keys
@@ -666,6 +670,7 @@ class NeuralLibForCausalLM(Sharing, LibraryManagement, LlamaForCausalLM):
         model.eval()
         if library is not None:
             model.load_library(library, tokenizer=tokenizer)
+            model.computer.selector.begin_from(model.computer.descriptions)
         return model
 
     def forward(  # type: ignore[override]
@@ -678,13 +683,13 @@ class NeuralLibForCausalLM(Sharing, LibraryManagement, LlamaForCausalLM):
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
-        call_labels: Tensor | None = None,
+        call_targets: Tensor | None = None,
         **kwargs: Any,
     ) -> NeuralLibCausalLMOutput:
         """As ``LlamaForCausalLM``, with calls.
 
         With ``labels`` (int64 [B, L], −100 for the prompt) the loss is the negative log-likelihood of the answers, summed over
-        calls; logits are then the backbone's. ``call_labels`` (int64 [B, K, 8], see :func:`~.objective.call_labels`) says which
+        calls; logits are then the backbone's. ``call_targets`` (int64 [B, K, 8], see :func:`~.objective.call_labels`) says which
         calls explain them; without it they are searched for.
         """
         training = labels is not None and not self.computer.idle
@@ -718,7 +723,7 @@ class NeuralLibForCausalLM(Sharing, LibraryManagement, LlamaForCausalLM):
                 # The heads are float32 whatever precision the backbone trains in.
                 with torch.autocast(input_ids.device.type, enabled=False):
                     likelihoods, parts = self._log_likelihoods(
-                        features, input_ids, mask.bool(), labels, logits, call_labels
+                        features, input_ids, mask.bool(), labels, logits, call_targets
                     )
                 items = kwargs.get("num_items_in_batch")
                 loss = -likelihoods.sum() / (len(likelihoods) if items is None else items)
@@ -753,9 +758,8 @@ class NeuralLibForCausalLM(Sharing, LibraryManagement, LlamaForCausalLM):
             objective = MarginalObjective(computer)
             return objective.score(objective.batch(features, tokens, mask, labels, logits, calls))
         dense = DenseObjective(computer, MachineConfig(**(self.config.dense_machine or {})))
-        states = computer.projection(features)
         weights = computer.weights(tokens, mask)
-        scores = logits.to(states.dtype).log_softmax(-1)
+        scores = logits.to(computer.offsets.dtype).log_softmax(-1)
         likelihoods = []
         for row in range(len(tokens)):
             reply = (labels[row] != -100).nonzero().flatten()
@@ -764,7 +768,7 @@ class NeuralLibForCausalLM(Sharing, LibraryManagement, LlamaForCausalLM):
             answer = computer.table.characters(ids[start + 1 : int(reply[-1]) + 1]).text()
             base = scores[row, reply - 1, tokens[row, reply]].sum()
             characters = computer.table.characters(ids[: start + 1])
-            likelihoods.append(dense.log_likelihood(states[row], weights[row], characters, start, answer, base))
+            likelihoods.append(dense.log_likelihood(features[row], weights[row], characters, start, answer, base))
         return torch.stack(likelihoods), {}
 
     @staticmethod

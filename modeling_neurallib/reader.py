@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .selector import UNSEEN
+from .selector import UNSEEN, StateProjection
 
 CHARACTER_CLASSES = 192
 """ASCII characters have a class each, the others share 64."""
@@ -61,11 +61,15 @@ class Reader(nn.Module):
     """Scores of roles for the characters of a prefix, for one or more programs.
 
     The prefix is encoded once in both directions, with the pooled state of the call's position in every token; a program
-    asks for its arguments with role vectors made from its key.
+    asks for its arguments with role vectors made from its key. The reader has a projection of its own: its gradient is a sum
+    over hundreds of characters, and through states shared with the selector it drowns what the selector needs of them.
     """
 
-    def __init__(self, width: int, heads: int, layers: int, key_width: int, max_arguments: int):
+    def __init__(
+        self, projection: StateProjection, width: int, heads: int, layers: int, key_width: int, max_arguments: int
+    ):
         super().__init__()
+        self.projection = projection
         self.max_arguments = max_arguments
         self.character_width = width // 4
         self.position = nn.Linear(width, width)
@@ -80,8 +84,9 @@ class Reader(nn.Module):
         """The prefix in context.
 
         Args:
-            states: [B, L, width]. weights: [B, L], log-weight of each token: ``UNSEEN`` for padding, for what comes after the
-                call's position, and for tokens that go on with a number. pooled: [B, width] of the call's position.
+            states: [B, L, width], the reader's ``projection`` of the features. weights: [B, L], log-weight of each token:
+                ``UNSEEN`` for padding, for what comes after the call's position, and for tokens that go on with a number.
+            pooled: [B, width] of the call's position.
         Returns:
             encoded units [B, U, width]; the unit that each token belongs to, int64 [B, L].
         """

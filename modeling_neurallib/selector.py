@@ -29,7 +29,7 @@ class SequenceDropout(nn.Module):
 
 
 class StateProjection(nn.Module):
-    """Hidden states of a few layers → the residual stream that selector and reader share.
+    """Hidden states of a few layers → the residual stream of a head.
 
     Each layer's state is divided by its root mean square, so that layers of different scale weigh alike and features can
     be kept in half precision.
@@ -93,6 +93,23 @@ class Selector(nn.Module):
         self.key = nn.Linear(description_width, key_width)
         self.key_norm = nn.LayerNorm(key_width, elementwise_affine=False)
         self.no_call = nn.Linear(width, 1)
+
+    @torch.no_grad()
+    def begin_from(self, descriptions: Tensor) -> None:
+        """Let untrained keys be the whitened descriptions [programs, description_width].
+
+        The descriptions of "sort ascending" and "sort descending" have a cosine of 0.997: through a random projection they are
+        one key, and what tells them apart is learned very slowly.
+        """
+        mean = descriptions.mean(0)
+        _, scales, directions = torch.linalg.svd(descriptions - mean, full_matrices=False)
+        kept = min(int((scales > 0.05 * scales[0]).sum()), len(self.key.weight))
+        if len(descriptions) < 3 or not kept:
+            return
+        rotation = torch.linalg.qr(torch.randn(len(self.key.weight), kept)).Q
+        spread = (len(descriptions) * len(self.key.weight) / kept) ** 0.5
+        self.key.weight += (rotation.to(directions) * spread / scales[:kept]) @ directions[:kept]
+        self.key.bias.copy_(-self.key.weight @ mean)
 
     def keys(self, descriptions: Tensor, offsets: Tensor) -> Tensor:
         """Keys of programs: descriptions [programs, description_width], offsets [programs, key_width] → [programs, key_width]."""

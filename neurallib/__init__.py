@@ -17,14 +17,17 @@ if TYPE_CHECKING:
     from .configuration.configuration_neurallib import NeuralLibConfig
     from .configuration.machine_config import MachineConfig, MachineConfigError
     from .configuration.remote_code import RemoteCodeError
+    from .model_cards.explanation_page import PageError, explanation_page
     from .modeling_neurallib.call import Call
     from .modeling_neurallib.characters import TokenizerError
     from .modeling_neurallib.compiler.compiling import compile_library
     from .modeling_neurallib.compiler.errors import CompileError
+    from .modeling_neurallib.explanation import ExplanationError
     from .modeling_neurallib.library import LibraryError, NeuralLibrary, ProgramFault
     from .modeling_neurallib.machine.state import MachineError, RunResult
     from .modeling_neurallib.modeling_neurallib import NeuralLibError, NeuralLibForCausalLM, NeuralLibModel
     from .modeling_neurallib.programs import standard_library
+    from .modeling_neurallib.sharing import AdapterError, PublishError
     from .trainer.arguments import NeuralLibTrainingArguments, TrainingArgumentsError
     from .trainer.collator import DataCollatorForCalls
     from .trainer.metrics import load_metric
@@ -36,9 +39,11 @@ __version__ = "0.1.0"
 
 # Name → module, relative to this package.
 _HOMES = {
+    "AdapterError": ".modeling_neurallib.sharing",
     "Call": ".modeling_neurallib.call",
     "CompileError": ".modeling_neurallib.compiler.errors",
     "DataCollatorForCalls": ".trainer.collator",
+    "ExplanationError": ".modeling_neurallib.explanation",
     "LibraryError": ".modeling_neurallib.library",
     "MachineConfig": ".configuration.machine_config",
     "MachineConfigError": ".configuration.machine_config",
@@ -50,7 +55,9 @@ _HOMES = {
     "NeuralLibTrainer": ".trainer.training",
     "NeuralLibTrainingArguments": ".trainer.arguments",
     "NeuralLibrary": ".modeling_neurallib.library",
+    "PageError": ".model_cards.explanation_page",
     "ProgramFault": ".modeling_neurallib.library",
+    "PublishError": ".modeling_neurallib.sharing",
     "RemoteCodeError": ".configuration.remote_code",
     "RunResult": ".modeling_neurallib.machine.state",
     "TaskBuilder": ".trainer.task_builder",
@@ -58,6 +65,7 @@ _HOMES = {
     "TrainingArgumentsError": ".trainer.arguments",
     "TrainingDataError": ".trainer.own_data",
     "compile_library": ".modeling_neurallib.compiler.compiling",
+    "explanation_page": ".model_cards.explanation_page",
     "load_metric": ".trainer.metrics",
     "load_tasks": ".trainer.task_builder",
     "standard_library": ".modeling_neurallib.programs",

@@ -149,9 +149,8 @@ def ask(
         from .modeling_neurallib.explanation import explained, reply
 
         language_model, tokenizer = _language_model(model)
-        libraries = [_library(source) for source in library or []]
-        for each in libraries:
-            language_model.load_library(each, tokenizer=tokenizer)
+        for source in library or []:
+            language_model.load_library(_library(source), tokenizer=tokenizer)
     explanations = []
     console = _console()
     for number, prompt in enumerate(prompts):
@@ -167,8 +166,7 @@ def ask(
                 with without_calls(language_model):
                     alone = reply(language_model, tokenizer, prompt, max_new_tokens).text
             if page is not None:
-                known = [*libraries, _library(STANDARD)]
-                explanations.append(explained(language_model, tokenizer, replied, known))
+                explanations.append(explained(language_model, tokenizer, replied, [_library(STANDARD)]))
         if as_json:
             record: dict[str, Any] = {"prompt": prompt, "answer": answer, "seconds": seconds}
             record["calls"] = [asdict(call) for call in calls]
@@ -413,6 +411,8 @@ def inspect(
     found = loaded.program(program)
     if as_json:
         record = asdict(found) | {"disassembly": loaded.disassemble(program)}
+        if loaded.learned is not None:
+            record["learned"] = [asdict(change) for change in loaded.changes()]
         typer.echo(json.dumps(record, ensure_ascii=False))
         return
     typer.echo(shown(f"{_signature(found)}\n\n{found.docstring}\n", lines=True))
@@ -425,6 +425,24 @@ def inspect(
             table.add_row(_text(listed.source), _text("\n".join(listed.instructions), lines=True))
         console.print(_text(head.source))
         console.print(table)
+    _show_learned(loaded)
+
+
+def _show_learned(library: NeuralLibrary) -> None:
+    """What learning changed in a library, beside what it was; nothing for one that is as compiled."""
+    if library.learned is None:
+        return
+    changes = library.changes()
+    table = _table("address", "in", "compiled", "learned", "weight", right=("address", "weight"))
+    for change in changes:
+        table.add_row(
+            *map(_text, (f"{change.address:,}", change.function, change.before, change.after, f"{change.weight:.2f}"))
+        )
+    console = _console()
+    console.print(
+        _text(f"learned: {len(changes)} of {len(library.learned.rows)} instructions differ from the compiled ones")
+    )
+    console.print(table)
 
 
 def _library(source: str, revision: str | None = None) -> NeuralLibrary:
@@ -456,6 +474,7 @@ def _described(library: NeuralLibrary) -> dict[str, Any]:
         "registers": library.registers,
         "repository": library.repository,
         "revision": library.revision,
+        "learned": [asdict(change) for change in library.changes()],
         "programs": programs,
     }
 
@@ -471,6 +490,7 @@ def _show_library(library: NeuralLibrary) -> None:
     place = f" ({library.repository} at {library.revision})" if library.repository else ""
     console.print(_text(f"{library.name}: {size}, for machines of {library.registers} registers{place}"))
     console.print(table)
+    _show_learned(library)
 
 
 def _signature(program: Program) -> str:
@@ -480,24 +500,36 @@ def _signature(program: Program) -> str:
 
 @app.command()
 def publish(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a library or of a model.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a library, a model or an adapter.")],
     repository: Annotated[str, typer.Argument(metavar="ORG/NAME", help="The repository on the Hub; made if missing.")],
     private: Annotated[bool, typer.Option("--private", help="Make a repository that only you can see.")] = False,
     revision: Annotated[str | None, typer.Option(help="The branch to put it on.")] = None,
     license: Annotated[str | None, typer.Option(help="For the card, an identifier such as apache-2.0.")] = None,
     message: Annotated[str | None, typer.Option(help="What the commit says.")] = None,
+    base_model: Annotated[
+        str | None, typer.Option(metavar="ORG/NAME", help="The base of an adapter that was trained on a folder.")
+    ] = None,
+    base_revision: Annotated[str | None, typer.Option(help="Its commit; the newest if not given.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check, and list the files; upload nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Put a library or a model on the Hub, with a card, in one commit. Pickles are refused."""
+    """Put a library, a model or an adapter on the Hub, with a card, in one commit. Pickles are refused."""
     _quiet()
-    from .publishing import prepare, upload
+    from .trainer.publishing import prepare, upload
 
-    publication = prepare(folder, repository, license)
+    publication = prepare(folder, repository, license, base_model, base_revision)
     commit = None
     if not dry_run:
-        with _working(f"uploading to {repository}"):
-            commit = upload(publication, private or None, revision, message)
+        try:
+            with _working(f"uploading to {repository}"):
+                commit = str(upload(publication, private or None, revision, message))
+        except KeyboardInterrupt:
+            typer.echo(
+                f"neurallib: interrupted; {repository} is as it was unless its page shows a new commit, and the same command "
+                "uploads what is missing",
+                err=True,
+            )
+            raise typer.Exit(130) from None
     if as_json:
         record = {"repository": repository, "kind": publication.kind, "commit": commit, "files": publication.hashes}
         typer.echo(json.dumps(record | {"left_out": publication.left_out}, ensure_ascii=False))
@@ -537,7 +569,7 @@ def assemble(
             scratch.mkdir(parents=True)
             model.save_pretrained(scratch)
             tokenizer.save_pretrained(scratch)
-            _model_card(model, base, output.name, scratch, trained=heads != "none").save(scratch / "README.md")
+            _put_card(scratch, base, output.name, None if heads in ("none", "shipped") else Path(heads))
             if output.exists():
                 output.rmdir()
             scratch.rename(output)
@@ -577,27 +609,27 @@ def _assembled(base: str, library: str, heads: str) -> tuple[NeuralLibForCausalL
     return model, tokenizer
 
 
-def _model_card(model: NeuralLibForCausalLM, base: str, name: str, folder: Path, trained: bool) -> Any:
-    """The card of the model that has been saved in a folder."""
-    import hashlib
-    from importlib.metadata import version
+def _put_card(folder: Path, base: str, name: str, heads: Path | None) -> None:
+    """Gives the folder of a model its card.
 
-    from .model_cards.model_card import model_card
+    Args:
+        name: of the model. heads: the folder of its trained heads, whose record of the training goes with the model.
+    """
+    from .modeling_neurallib.sharing import CARD, RECORD, model_folder_card, sha256
+    from .trainer.record import write_record
 
-    config = model.config
+    if heads is not None and (heads / RECORD).is_file():
+        write_record(folder, json.loads((heads / RECORD).read_bytes()))
     on_the_hub = not Path(base).exists() and base.count("/") == 1
-    return model_card(
+    hashes = {path.name: sha256(path) for path in sorted(folder.iterdir())}
+    card = model_folder_card(
+        folder,
+        hashes,
         name,
-        SMOLLM2_ON_THE_HUB.split("/")[1] if base == SMOLLM2 else Path(base).name,
-        config.library,
-        {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.py")},
-        base_model=SMOLLM2_ON_THE_HUB if base == SMOLLM2 else base if on_the_hub else None,
         license="apache-2.0" if base == SMOLLM2 else None,
-        trained=trained,
-        disabled=config.disabled_programs,
-        machine=config.machine,
-        versions={"neurallib": __version__} | {package: version(package) for package in ("torch", "transformers")},
+        base_model=SMOLLM2_ON_THE_HUB if base == SMOLLM2 else base if on_the_hub else None,
     )
+    (folder / CARD).write_text(card, encoding="utf-8")
 
 
 @app.command()

@@ -20,11 +20,18 @@ from conftest import TINY_HEADS, make_base, opened
 from neurallib.model_cards import explanation_page as page_module
 from neurallib.model_cards.explanation_page import PAGE_BYTES, PageError, explanation_page, visible
 from neurallib.modeling_neurallib import explanation as explanation_module
-from neurallib.modeling_neurallib.explanation import ExplanationError, run_record
+from neurallib.modeling_neurallib.explanation import ExplanationError, lenders, run_record, with_sources
 from neurallib.modeling_neurallib.reader import argument_texts
 from typer.testing import CliRunner
 
-from neurallib import MachineConfig, NeuralLibForCausalLM, NeuralLibrary, command_line, compile_library
+from neurallib import (
+    MachineConfig,
+    NeuralLibForCausalLM,
+    NeuralLibrary,
+    command_line,
+    compile_library,
+    standard_library,
+)
 
 PROMPT = "Sort 52 7 913 4, please."
 HOSTILE = (
@@ -217,8 +224,23 @@ def test_only_the_very_library_lends_its_sources(
 ) -> None:
     (tmp_path / "tiny_programs.py").write_text("def add(first: int, second: int) -> int:\n    return first\n")
     other = compile_library(tmp_path / "tiny_programs.py")
+    model.save_pretrained(tmp_path / "model")
+    saved = NeuralLibForCausalLM.from_pretrained(tmp_path / "model")
+    found = saved.explain(PROMPT, tiny_tokenizer, max_new_tokens=4, libraries=[other])
+    assert [call["run"]["functions"] for call in found["calls"] if call["run"]] == [[]], (
+        "a saved model keeps no sources"
+    )
     found = model.explain(PROMPT, tiny_tokenizer, max_new_tokens=4, libraries=[other])
-    assert [call["run"]["functions"] for call in found["calls"] if call["run"]] == [[]]
+    shown = [function["name"] for call in found["calls"] if call["run"] for function in call["run"]["functions"]]
+    assert shown, "the library that was loaded in this process lends its own"
+
+
+def test_the_standard_library_lends_its_sources_unasked(tiny_base: Any, tiny_tokenizer: Any) -> None:
+    library = standard_library()
+    description, tensors = library.to_tensors()
+    stripped = NeuralLibrary.from_tensors(description, tensors)
+    model = NeuralLibForCausalLM.from_llama(tiny_base, tokenizer=tiny_tokenizer, heads=TINY_HEADS)
+    assert not stripped.origins and with_sources(stripped, lenders(model)).origins == library.origins
 
 
 # The page

@@ -17,6 +17,7 @@ from neurallib.modeling_neurallib.compiler.compiling import compile_source
 from neurallib.modeling_neurallib.library import (
     CONFIG_FILE,
     TENSOR_FILE,
+    LearnedCode,
     LibraryError,
     NeuralLibrary,
     Origin,
@@ -426,3 +427,66 @@ def test_fingerprint_depends_on_everything(library: NeuralLibrary) -> None:
     prints.add(compile_source(SOURCE, name="other").fingerprint)
     assert len(prints) == 5
     assert compile_source(SOURCE, name="sample").fingerprint == library.fingerprint
+
+
+# Learned programs
+
+
+def relearned(library: NeuralLibrary, wrong: str = "", value: float = 0.0) -> NeuralLibrary:
+    """The library with the constant 2 of ``double`` learned to be 3, and one weight set to a wrong value."""
+    address = int(
+        np.flatnonzero((library.instructions[:, 0] == CODES["constant"]) & (library.instructions[:, 4] == 2))[0]
+    )
+    row = library.instructions[address].copy()
+    row[4] = 3
+    widths = dict(zip(("operation", "source_a", "source_b", "target", "immediate"), (32, 16, 16, 16, 64), strict=True))
+    weights = {name: np.zeros((1, width), np.float32) for name, width in widths.items()}
+    for name, entry in zip(weights, row.tolist(), strict=True):
+        weights[name][0, entry] = 1
+    weights["immediate"][0, [2, 3]] = 0.25, 0.75
+    if wrong:
+        weights[wrong][0, 0] = value
+    learned = LearnedCode(library.instructions, np.array([address]), 64, 0, weights)
+    return library.with_learned(learned, row[None])
+
+
+def test_learned_programs_are_saved_with_what_they_were(library: NeuralLibrary, tmp_path: Path) -> None:
+    learned = relearned(library)
+    assert learned.run("double", "5") == "15" and library.run("double", "5") == "10" and not library.changes()
+    assert learned.fingerprint != library.fingerprint
+    learned.save_pretrained(tmp_path)
+    loaded = NeuralLibrary.from_pretrained(tmp_path)
+    assert loaded.fingerprint == learned.fingerprint and loaded.run("double", "5") == "15"
+    (change,) = loaded.changes()
+    assert change == learned.changes()[0] and change.weight == 0.75 and change.function == "double"
+    assert "3" in change.after and "2" in change.before
+    assert NeuralLibrary.link([loaded]).learned is None and NeuralLibrary.link([loaded]).run("double", "5") == "15"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "value", "message"),
+    [
+        ("operation", float("nan"), "weights of operation are not finite"),
+        ("target", 1.5, "weights of target must be at least 0 and sum to 1"),
+        ("immediate", -1.0, "weights of immediate must be at least 0"),
+    ],
+)
+def test_learned_weights_are_validated(library: NeuralLibrary, wrong: str, value: float, message: str) -> None:
+    with pytest.raises(LibraryError, match=message):
+        relearned(library, wrong, value)
+
+
+def test_learned_rows_and_shapes_are_validated(library: NeuralLibrary) -> None:
+    learned = relearned(library).learned
+    assert learned is not None
+    row = library.instructions[learned.rows]
+    for changes, message in (
+        ({"rows": np.array([10**6])}, "rows must be ascending addresses"),
+        ({"origin": library.instructions[:3]}, "the origin must be"),
+        ({"weights": {"operation": learned.weights["operation"]}}, "there must be weights of"),
+        ({"weights": {**learned.weights, "target": np.ones((1, 3), np.float32)}}, "weights of target must be"),
+    ):
+        with pytest.raises(LibraryError, match=message):
+            library.with_learned(replace(learned, **changes), row)
+    with pytest.raises(LibraryError, match="there must be 1 learned instructions"):
+        library.with_learned(learned, row[:, :3])

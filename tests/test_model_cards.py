@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from neurallib.model_cards.adapter_card import adapter_card
 from neurallib.model_cards.library_card import library_card
 from neurallib.model_cards.markdown import code, literal, plain
 from neurallib.model_cards.model_card import model_card
-from neurallib.model_cards.published import published_card
+from neurallib.model_cards.published import is_made, published_card
+from neurallib.model_cards.training_section import LOG_ROWS
 
 from neurallib import model_cards
 
@@ -124,9 +127,85 @@ def test_a_published_card_lists_its_files_once() -> None:
     assert f"| <code>y&#124;.py</code> | <code>{'2' * 64}</code> |" in second
 
 
+def test_a_card_of_ours_and_a_draft_are_made_anew() -> None:
+    assert is_made(str(model_card("m", "A Llama", None, {}))) and is_made("# X\n\n[More Information Needed]\n")
+    assert not is_made("# Mine\n\nWritten by hand.\n")
+
+
 def test_the_snippets_are_python() -> None:
     for card in (model_card("m", "a Llama", LIBRARY, {}), library_card(LIBRARY, "f" * 64)):
         ast.parse(str(card).split("```python\n")[1].split("```")[0])
+
+
+RECORD = {
+    "trained": "heads+lora", "supervision": "answers", "steps": 40, "epochs": 2.0, "seconds": 61.2,
+    "data": {
+        "train": {"source": "rows.jsonl", "rows": 900, "bad": 1, "unexplained": 7},
+        "held_out": {"source": "org/rows", "rows": 90},
+    },
+    "arguments": {"learning_rate": 0.002, "stretch": 1.0},
+    "log": [
+        *({"step": step, "epoch": step / 20, "loss": 10.0 - step / 10} for step in range(1, 41)),
+        {"step": 40, "eval_loss": 5.5},
+    ],
+    "metrics": {"exact": 0.875, "loss": 5.5, "something_else": 3.0}, "sample_size": 32,
+    "hardware": "2 cores (x86_64)", "versions": {"torch": "2.13.0"},
+}  # fmt: skip
+ADAPTER = {
+    "peft_type": "LORA",
+    "base_model_name_or_path": "org/base",
+    "revision": "c" * 40,
+    "r": 8,
+    "target_modules": ["v", "q"],
+}
+
+
+def test_a_record_of_training_stands_in_cards() -> None:
+    for card in (
+        model_card("org/m", "A Llama", LIBRARY, {}, training=RECORD),
+        adapter_card("org/m", ADAPTER, training=RECORD),
+    ):
+        text, head = str(card), front_matter(str(card))
+        assert (
+            "and an adapter on the backbone were trained from answers alone: 40 steps, 2.00 epochs, 61 seconds." in text
+        )
+        assert "| train: rows.jsonl | 900 | 1 | 7 |" in text and "| held&#95;out: org/rows | 90 | – | – |" in text
+        assert "| <code>learning&#95;rate</code> | 0.002 |" in text
+        rows = [line for line in text.splitlines() if re.fullmatch(r"\| [\d,]+ \| \d\.\d{4} \|.*", line)]
+        assert len(rows) == LOG_ROWS and rows[-1] == "| 40 | 2.0000 | 6.0000 | 5.5000 |"
+        assert "After 40 steps, on org/rows (90 rows); shares are of a sample of at most 32 rows" in text
+        assert "| requests whose call has the right result | 0.8750 |" in text and "| something else | 3.0000 |" in text
+        assert "Trained on 2 cores (x86&#95;64) with torch 2.13.0." in text
+        (entry,) = head["model-index"]
+        (result,) = entry["results"]
+        assert entry["name"] == "org/m" and result["dataset"] == {"name": "org/rows", "type": "org/rows"}
+        assert {each["type"]: each["value"] for each in result["metrics"]} == {"exact_match": 0.875, "loss": 5.5}
+
+
+def test_what_was_not_recorded_is_not_told() -> None:
+    text = str(model_card("org/m", "A Llama", LIBRARY, {}))
+    assert "## Training" not in text and "## Evaluation" not in text and "model-index" not in text
+    text = str(model_card("org/m", "A Llama", LIBRARY, {}, training={"trained": "all", "data": {"train": {}}}))
+    assert (
+        "The whole model was trained." in text and "| train: not recorded | – | – | – |" in text and "None" not in text
+    )
+
+
+def test_an_adapters_card_names_its_base() -> None:
+    text = str(adapter_card("org/adapter", ADAPTER, LIBRARY, license="mit"))
+    head = front_matter(text)
+    assert (head["base_model"], head["base_model_relation"], head["library_name"]) == ("org/base", "adapter", "peft")
+    assert (
+        f"| its revision | <code>{'c' * 40}</code> |" in text and "| <code>target&#95;modules</code> | q, v |" in text
+    )
+    snippet = text.split("```python\n")[1].split("```")[0]
+    ast.parse(snippet)
+    assert (
+        f'from_pretrained("org/base", revision="{"c" * 40}")' in snippet
+        and 'from_pretrained("org/adapter", ' in snippet
+    )
+    unknown = str(adapter_card("org/adapter", ADAPTER | {"revision": None}))
+    assert "not recorded; the newest is loaded" in unknown and "revision=" not in unknown
 
 
 def test_a_strangers_text_stays_text() -> None:

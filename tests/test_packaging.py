@@ -104,5 +104,5 @@ def test_a_wheel_has_every_module_and_all_data(tmp_path: Path, project: dict[str
         folder = folder_of(package, project)
         for path in folder.glob("*.py"):
             assert f"{package.replace('.', '/')}/{path.name}" in names
-    assert "neurallib/model_cards/templates/model_card.md" in names
+    assert "neurallib/model_cards/templates/explanation.html.jinja" in names
     assert "neurallib/modeling_neurallib/shipped/standard_library/library.safetensors" in names

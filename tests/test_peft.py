@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import opened
+from neurallib.trainer.adapters import adapted
 
 from neurallib import (
+    AdapterError,
     NeuralLibForCausalLM,
+    NeuralLibrary,
     NeuralLibTrainer,
     NeuralLibTrainingArguments,
     TrainingArgumentsError,
@@ -132,6 +136,34 @@ def test_what_is_switched_off_is_off_in_the_trained_heads(folder: Path, tiny_tok
         inner = model.get_base_model()
         inner.config.disabled_programs = list(inner.computer.programs)
         assert not any(model(**inputs).calls)
+
+
+def test_an_adapter_of_another_model_is_refused(folder: Path, tiny_tokenizer: Any, tiny_library: NeuralLibrary) -> None:
+    from peft import PeftModel
+
+    adapter = folder.parent / "adapter"
+    adapted(NeuralLibForCausalLM.from_pretrained(folder), configuration("lora")).save_pretrained(adapter)
+    more, other, later = (NeuralLibForCausalLM.from_pretrained(folder) for _ in range(3))
+    more.load_library(tiny_library.extract(["add"]), name="more", tokenizer=tiny_tokenizer)
+    with pytest.raises(
+        AdapterError, match=r"another shape: .* is \[4, .*, this model's is \[5, .* with the libraries that it had"
+    ):
+        PeftModel.from_pretrained(more, adapter)
+    other.computer.instructions[0, -1] += 1
+    with pytest.raises(AdapterError, match="other programs than this model has; load it on the base"):
+        PeftModel.from_pretrained(other, adapter)
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    config |= {"base_model_name_or_path": "org/base", "revision": "a" * 40}
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    later.config.name_or_path, later.config._commit_hash = "org/base", "b" * 40
+    with pytest.raises(
+        AdapterError, match=f"made for org/base at revision {'a' * 40}, this model is its revision {'b' * 40}"
+    ):
+        PeftModel.from_pretrained(later, adapter)
+    same = NeuralLibForCausalLM.from_pretrained(folder)
+    same.config.name_or_path, same.config._commit_hash = "org/base", "a" * 40
+    inputs = prompts(tiny_tokenizer)
+    assert logits(PeftModel.from_pretrained(same, adapter), inputs).shape[0] == len(PROMPTS)
 
 
 def test_learned_prompts_are_refused(folder: Path, tiny_tokenizer: Any) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,6 +32,24 @@ def test_compiling_ones_own_functions(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("lmtc\n")
     assert {"library_config.json", "library.safetensors"} <= set(os.listdir(tmp_path / "my-library"))
+
+
+def test_fine_tuning(tiny_base: Any, tiny_tokenizer: Any, tmp_path: Path) -> None:
+    tiny_base.save_pretrained(tmp_path / "base")
+    tiny_tokenizer.save_pretrained(tmp_path / "base")
+    rows = [{"prompt": "Add 12 and 30", "completion": "42"}, {"prompt": "What is 7 times 6?", "completion": "42"}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    snippet = next(block for block in BLOCKS if "NeuralLibTrainer(" in block)
+    assert snippet.count("meta-llama/Llama-3.2-1B-Instruct") == 1
+    script = snippet.replace("meta-llama/Llama-3.2-1B-Instruct", str(tmp_path / "base"))
+    script += "\nprint(trainer.state.global_step, trainer.state.log_history[-1]['train_loss'])\n"
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "home"), "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    steps, loss = done.stdout.splitlines()[-1].split()
+    assert int(steps) == 3 and 0 < float(loss) < 1e4, "two rows are one batch, three times"
 
 
 def test_a_model_from_the_hub(tiny_model: object, tiny_tokenizer: object, tmp_path: Path) -> None:

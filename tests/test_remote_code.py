@@ -163,7 +163,7 @@ def test_the_bundle_needs_only_what_transformers_needs_and_leaves_the_compiler_o
     from transformers.dynamic_module_utils import get_imports, get_relative_imports
 
     hashes = write_remote_code(tmp_path)
-    allowed = {"torch", "transformers", "numpy", "safetensors", "huggingface_hub"}
+    allowed = {"torch", "transformers", "numpy", "safetensors", "huggingface_hub", "yaml"}
     for name in hashes:
         assert {each for each in get_imports(tmp_path / name) if each not in sys.stdlib_module_names} <= allowed
         assert {f"{each}.py" for each in get_relative_imports(tmp_path / name)} <= set(hashes)

@@ -6,9 +6,13 @@ import copy
 from typing import Any
 
 from torch import nn
+from transformers.utils import logging
 
 from ..modeling_neurallib.modeling_neurallib import NeuralLibForCausalLM
+from ..modeling_neurallib.sharing import base_revision
 from .arguments import TrainingArgumentsError
+
+logger = logging.get_logger(__name__)
 
 HEADS = "computer"
 """Name of the module that holds the heads."""
@@ -39,7 +43,7 @@ def language_model_of(model: nn.Module) -> NeuralLibForCausalLM:
 
 
 def adapted(model: NeuralLibForCausalLM, peft_config: Any, heads: bool = True) -> Any:
-    """The model with a new adapter on its backbone.
+    """The model with a new adapter on its backbone, which records the base's place and, if that is the Hub, its commit.
 
     Args:
         peft_config: of LoRA, IA³, LoHa or another kind with target modules; it is not changed.
@@ -64,6 +68,12 @@ def adapted(model: NeuralLibForCausalLM, peft_config: Any, heads: bool = True) -
         config.modules_to_save = sorted({*(config.modules_to_save or ()), HEADS})
     if getattr(config, "exclude_modules", OUTSIDE) is None:
         config.exclude_modules = OUTSIDE
+    config.revision = base_revision(model.config) or config.revision
+    if not model.name_or_path:
+        logger.warning(
+            "the adapter's base was put together in memory, so that nobody can load the adapter alone: save the base "
+            "(save_pretrained or push_to_hub), and train on what is loaded from there"
+        )
     wrapped = get_peft_model(model, config)
     share_config(model)
     return wrapped

@@ -92,6 +92,13 @@ class NeuralLibTrainingArguments(TrainingArguments):
         default=1.0,
         metadata={"help": "The most that a number counts as in attention, which stands for longer lists; ≥ 1."},
     )
+    tempering: float = field(
+        default=0.0,
+        metadata={
+            "help": "The part of training, from its beginning, in which the probability of reading counts less (its power rises "
+            "from 0.05 to 1): for heads that are trained from nothing; 0 to 1."
+        },
+    )
     budget: int = field(default=4_000, metadata={"help": "Exact runs spent on the search for one answer; ≥ 1."})
     most_explanations: int = field(
         default=64, metadata={"help": "A result with more explanations than this says nothing and is not used; ≥ 1."}
@@ -136,6 +143,8 @@ class NeuralLibTrainingArguments(TrainingArguments):
         ):  # fmt: skip
             if getattr(self, name) < least:
                 raise TrainingArgumentsError(f"{name} is at least {least}, found {getattr(self, name)}")
+        if not 0 <= self.tempering <= 1:
+            raise TrainingArgumentsError(f"tempering lies from 0 to 1, found {self.tempering}")
         if self.packing:
             raise TrainingArgumentsError(NO_PACKING)
         # Our data sets have columns of their own, and a batch in which nothing is called leaves the reader unused.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,26 +12,14 @@ from pathlib import Path
 
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from ..modeling_neurallib.sharing import no_space
+
 STAGE = ".unfinished"
 """Folder of a run in which a checkpoint is written; what is left in it was interrupted."""
-
-_NO_SPACE = re.compile(
-    r"no space left|os error 28|disk quota exceeded|file write failed|PytorchStreamWriter failed", re.I
-)
 
 
 class SavingError(OSError):
     """Something that could not be saved. What was saved before is whole."""
-
-
-def no_space(error: BaseException) -> bool:
-    """Whether an error, or one that led to it, says that the device is full."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if getattr(seen, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or _NO_SPACE.search(str(seen)):
-            return True
-        seen = seen.__cause__ or seen.__context__
-    return False
 
 
 def last_checkpoint(folder: str | os.PathLike[str]) -> Path | None:

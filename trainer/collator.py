@@ -29,7 +29,7 @@ class DataCollatorForCalls:
         reading: arguments of :class:`RowReader`.
     Returns:
         (when called) int64: ``input_ids``, ``attention_mask``, ``labels`` [B, L], −100 on prompt and padding, and, but for
-        tokens, ``call_labels`` [B, K, 8], the calls that explain each answer.
+        tokens, ``call_targets`` [B, K, 8], the calls that explain each answer.
     Raises:
         TrainingArgumentsError: packing, an unknown side, or a tokenizer with neither padding nor end token.
         RowError: (when called) a row that cannot be trained on.
@@ -79,7 +79,7 @@ class DataCollatorForCalls:
                 ]
             )
         batch = {"input_ids": tokens, "attention_mask": mask, "labels": labels}
-        return batch if all(one is None for one in calls) else {**batch, "call_labels": call_labels(calls)}
+        return batch if all(one is None for one in calls) else {**batch, "call_targets": call_labels(calls)}
 
     def _read(self, item: Any) -> tuple[list[int], list[int], list[Explanation] | None]:
         """Tokens, labels and the calls, None where the model is to search for them."""

@@ -42,7 +42,7 @@ class Recipe:
         validation: conversations with wordings that training never sees.
         prompt_weight: weight of "no call within the prompt" beside the likelihood of the reply.
         stretch: the most that a number or a separator is counted as in attention while training (each row draws from 1 to
-            this), which stands for longer lists than any that is trained on.
+            this), which stands for longer lists than any that is trained on. tempering: see :class:`NeuralLibTrainingArguments`.
         heads: fields of ``NeuralLibConfig`` that shape the heads.
         seed, epochs, batch_size, learning_rate, weight_decay, warmup: of the optimisation.
         library: "standard", or a folder or Hub id of another.
@@ -65,6 +65,7 @@ class Recipe:
     validation: int = 480
     prompt_weight: float = 1.0
     stretch: float = 10.0
+    tempering: float = 0.0
     heads: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     epochs: float = 6.0
@@ -141,6 +142,7 @@ class Recipe:
             seed=self.seed,
             prompt_weight=self.prompt_weight,
             stretch=self.stretch,
+            tempering=self.tempering,
             supervision=str(self.supervision),
             budget=self.budget,
             most_explanations=self.most_explanations,

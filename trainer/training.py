@@ -256,6 +256,7 @@ class NeuralLibTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """−(Σ log p(answer) + ``prompt_weight`` · Σ mean log p(no call in the prompt)) / sequences."""
+        self.language_model.computer.reading_weight = self._reading_weight() if model.training else 1.0
         outputs = model(**inputs)
         likelihoods, parts = outputs["log_likelihoods"], outputs.get("parts") or {}
         quiet = parts.get("prompt_no_call", torch.zeros_like(likelihoods))
@@ -267,6 +268,11 @@ class NeuralLibTrainer(Trainer):
         if model.training:
             self._remember(likelihoods.detach(), {name: part.detach() for name, part in parts.items()})
         return (loss, outputs) if return_outputs else loss
+
+    def _reading_weight(self) -> float:
+        """See :class:`MarginalObjective`: rises from 0.05 to 1 in the part ``tempering`` of the steps."""
+        tempered = self.ours.tempering * max(self.state.max_steps, 1)
+        return min(1.0, 0.05 + 0.95 * self.state.global_step / tempered) if tempered else 1.0
 
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
@@ -434,7 +440,7 @@ class NeuralLibTrainer(Trainer):
 
         A checkpoint of heads holds them alone.
         """
-        folder = output_dir or self.args.output_dir
+        folder = str(output_dir or self.args.output_dir)
         with said_clearly("the model", folder):
             if not self.cached or self._staging is not None:
                 super().save_model(output_dir, _internal_call=True)
@@ -459,7 +465,7 @@ class NeuralLibTrainer(Trainer):
                 numbers = {"rows": report.rows, "bad": len(report.bad), "unexplained": len(report.unexplained)}
                 described[name] = {"source": source, **numbers}
             elif source is not None:
-                held = self.train_dataset if name == "train" else self.eval_dataset
+                held: Any = self.train_dataset if name == "train" else self.eval_dataset
                 held = held.get(name) if isinstance(held, dict) else held
                 described[name] = {"source": source} | ({"rows": len(held)} if hasattr(held, "__len__") else {})
         return described
@@ -470,7 +476,7 @@ class NeuralLibTrainer(Trainer):
         Raises:
             PublishError: the Hub refuses or cannot be reached.
         """
-        name = self.args.hub_model_id or Path(self.args.output_dir).absolute().name
+        name = self.args.hub_model_id or Path(str(self.args.output_dir)).absolute().name
         try:
             super().init_hf_repo(token, private)
         except Exception as error:  # the HTTP library's, whichever that is, among them
@@ -485,7 +491,7 @@ class NeuralLibTrainer(Trainer):
             PublishError: see :func:`~.publishing.prepare`.
         """
         if self.is_world_process_zero():
-            folder = Path(self.args.output_dir)
+            folder = Path(str(self.args.output_dir))
             named = {name: kwargs.get(name) for name in ("license", "base_model", "base_revision")}
             card = describe(folder, self.hub_model_id or folder.absolute().name, **named).card
             (folder / CARD).write_text(card, encoding="utf-8")
@@ -517,7 +523,7 @@ class NeuralLibTrainer(Trainer):
         if not self.is_world_process_zero():
             return None
         named = {name: kwargs.get(name) for name in ("license", "base_model", "base_revision")}
-        publication = prepared_publication(Path(self.args.output_dir), self.hub_model_id, **named)
+        publication = prepared_publication(Path(str(self.args.output_dir)), str(self.hub_model_id), **named)
         details = (private, revision or self.args.hub_revision, commit_message, token)
         if blocking:
             return upload(publication, *details)

@@ -80,11 +80,12 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 # ---------------------------------------------------------------------------------------------------------------------
 
 # Numbers of the compiled loops' own, for the reason given in ``exact``: numba's cache watches this file only. An operation
-# and its form with an immediate share a number; ``_IMMEDIATE`` says that the second operand is the immediate.
+# and its form with an immediate share a number; ``_IMMEDIATE`` says that the second operand is the immediate, and
+# ``_UNSIGNED`` tells ``guard``, which compares addresses, from ``check``.
 _MOVE, _SECOND, _ADD, _SUBTRACT, _MULTIPLY, _DIVIDE, _MODULO, _MIN, _MAX = 0, 1, 2, 3, 4, 5, 6, 7, 8
 _EQUAL, _LESS, _AND, _OR, _XOR, _SHIFT_LEFT, _SHIFT_RIGHT, _LOAD = 9, 10, 11, 12, 13, 14, 15, 16
 _STORE, _JUMP, _JUMP_IF_ZERO, _JUMP_IF_NOT_ZERO, _CALL, _RETURN, _HALT, _NOTHING = 17, 18, 19, 20, 21, 22, 23, 24
-_KINDS, _IMMEDIATE = 25, 32
+_KINDS, _IMMEDIATE, _UNSIGNED = 25, 32, 64
 
 _KIND_OF = {
     "halt": _HALT, "constant": _SECOND, "move": _MOVE, "add": _ADD, "subtract": _SUBTRACT, "multiply": _MULTIPLY,
@@ -94,7 +95,10 @@ _KIND_OF = {
     "index_immediate": _ADD, "load": _LOAD, "store": _STORE, "jump": _JUMP, "jump_if_zero": _JUMP_IF_ZERO,
     "jump_if_not_zero": _JUMP_IF_NOT_ZERO, "call": _CALL, "return": _RETURN, "check": _NOTHING, "guard": _NOTHING,
 }  # fmt: skip
-SLOTS = np.array([_KIND_OF[o.name] + _IMMEDIATE * ("i" in o.operands) for o in OPERATIONS], np.int64)
+SLOTS = np.array(
+    [_KIND_OF[o.name] + _IMMEDIATE * ("i" in o.operands) + _UNSIGNED * (o.name == "guard") for o in OPERATIONS],
+    np.int64,
+)
 """The compiled loops' number of each operation, [operations]."""
 
 _IS_LOAD = CODES["load"]
@@ -179,6 +183,7 @@ def execute(  # pragma: no cover - runs compiled
     limit: int,
     values: int,
     log: np.ndarray,
+    strict: bool = False,
 ) -> None:
     """Runs one machine on, as the dense engine would on one-hot input, until it halts or has taken ``limit`` steps.
 
@@ -190,6 +195,8 @@ def execute(  # pragma: no cover - runs compiled
         values: V.
         log: int32 [≥ limit, 2], or [0, 2] for none: where each step was, and the word that it overwrote (a call that
             pushed nothing: −1).
+        strict: end the run, as if at the limit, where the exact engine finds that a check or guard is violated, an address
+            is outside memory, the stack is broken or the counter past the end. (It also finds overflow; this does not.)
     """
     mask, half, size, words = values - 1, values >> 1, len(code) - 1, len(memory)
     pc, depth, steps, halted, deepest = cursor[0], cursor[1], cursor[2], cursor[3], cursor[4]
@@ -203,6 +210,21 @@ def execute(  # pragma: no cover - runs compiled
         target = code[pc, 3]
         old = np.int64(0)
         following = pc + 1
+        if strict:
+            fault = pc == size
+            if kind == _NOTHING:
+                bound = registers[code[pc, 2]]
+                fault = fault or a >= bound or (slot & _UNSIGNED == 0 and (a >= half or bound >= half))
+            elif kind in (_LOAD, _STORE):
+                x = a + ((second ^ half) - half)
+                fault = fault or x < 0 or x >= words
+            elif kind == _CALL:
+                fault = fault or depth >= len(stack)
+            elif kind == _RETURN:
+                fault = fault or depth == 0
+            if fault:
+                steps = limit
+                break
         if kind < _LOAD:
             old = registers[target]
             if kind == _ADD:
@@ -673,9 +695,11 @@ def _score(  # pragma: no cover - runs compiled
     g_memory: np.ndarray,
     g_counter: np.ndarray,
     g_halted: float,
+    g_steps: float,
+    g_open: float,
 ) -> float:
-    """The loss of a final state: what its rows contribute, each by the weight of the word that it holds."""
-    total = g_counter[cursor[0]] + g_halted * cursor[3]
+    """The loss of a final state: what its rows contribute, each by the weight of what it holds, steps and open calls."""
+    total = g_counter[cursor[0]] + g_halted * cursor[3] + g_steps * cursor[2] + g_open * cursor[1]
     for n in range(len(g_memory)):
         total += g_memory[n, memory[n]]
     for r in range(len(g_registers)):
@@ -711,10 +735,13 @@ def alternatives(  # pragma: no cover - runs compiled
     g_memory: np.ndarray,
     g_counter: np.ndarray,
     g_halted: float,
+    g_steps: float,
+    g_open: float,
     losses: np.ndarray,
     finals: np.ndarray,
     unfinished: np.ndarray,
-) -> int:
+    strict: bool = False,
+) -> tuple[int, int]:
     """Runs a machine and, from the step where a cell is first read, every alternative to what the cell holds.
 
     Args:
@@ -724,14 +751,16 @@ def alternatives(  # pragma: no cover - runs compiled
         memory_starts, register_starts, program_starts: where in ``losses`` the alternatives of each cell begin, −1 for
             cells that are fixed; int64 [N], [R], [P]. Those of an instruction are its five fields', one after the other.
         widths: alternatives of each field, int64 [5].
-        g_registers, g_memory, g_counter, g_halted: the loss of a final state is the sum of their entries at what it
-            holds; float64 [R, V], [N, V], [P + 1]. The first two may be empty.
+        g_registers, g_memory, g_counter, g_halted, g_steps, g_open: the loss of a final state is the sum of their entries
+            at what it holds, g_steps times its steps and g_open times its calls that have not returned; float64 [R, V],
+            [N, V], [P + 1]. The first two may be empty.
         losses: the loss of each alternative, float64 [alternatives], set.
         finals: its final state, int64 [alternatives, 4 + R + N] or [0, 0], set.
         unfinished: the first alternative that reached the limit and how many did, int64 [2], −1 and 0 before.
+        strict: as ``execute``.
 
     Returns:
-        The instructions executed, all runs together.
+        The instructions executed, all runs together, and how many runs that were.
     """
     mask, half, words, count, size = values - 1, values >> 1, len(memory), len(registers), len(code) - 1
     keeps = len(finals) > 0
@@ -748,7 +777,7 @@ def alternatives(  # pragma: no cover - runs compiled
     )
     # What is the same as in the run itself is filled in when that has ended.
     same = np.ones(len(losses), np.uint8)
-    executed = 0
+    executed, runs = 0, 1
     # One turn of the inner loop per group of alternatives: a cell of memory, a register, or a field of an instruction.
     while cursor[3] == 0 and cursor[2] < limit:
         pc = cursor[0]
@@ -757,6 +786,8 @@ def alternatives(  # pragma: no cover - runs compiled
         word = code[pc, 4] & mask
         reads_a = (kind <= _STORE and kind != _SECOND) or kind in (_JUMP_IF_ZERO, _JUMP_IF_NOT_ZERO)
         reads_b = kind == _STORE or (kind < _LOAD and kind != _MOVE and immediate == 0)
+        if strict and kind == _NOTHING:
+            reads_a = reads_b = True
         where = np.int64(-1)
         if kind in (_LOAD, _STORE):
             where = r[a] + ((word ^ half) - half)
@@ -803,15 +834,18 @@ def alternatives(  # pragma: no cover - runs compiled
                     other_m[cell] = np.int32(instead)
                 else:
                     changed[pc, group - 3] = instead
-                execute(changed, other_r, other_m, other_stack, other, limit, values, no_log)
+                execute(changed, other_r, other_m, other_stack, other, limit, values, no_log, strict)
                 executed += other[2] - cursor[2]
+                runs += 1
                 if group > 2:
                     changed[pc, group - 3] = actual
                 if other[3] == 0:
                     if unfinished[0] < 0:
                         unfinished[0] = start + v
                     unfinished[1] += 1
-                losses[start + v] = _score(other_r, other_m, other, g_registers, g_memory, g_counter, g_halted)
+                losses[start + v] = _score(
+                    other_r, other_m, other, g_registers, g_memory, g_counter, g_halted, g_steps, g_open
+                )
                 if keeps:
                     keep_final(other_r, other_m, other, finals[start + v])
                 same[start + v] = 0
@@ -821,9 +855,9 @@ def alternatives(  # pragma: no cover - runs compiled
             seen_register[target] = 2
         if kind == _STORE and where >= 0 and seen_memory[where] == 0:
             seen_memory[where] = 2
-        execute(code, r, m, stack, cursor, cursor[2] + 1, values, no_log)
+        execute(code, r, m, stack, cursor, cursor[2] + 1, values, no_log, strict)
         executed += 1
-    base = _score(r, m, cursor, g_registers, g_memory, g_counter, g_halted)
+    base = _score(r, m, cursor, g_registers, g_memory, g_counter, g_halted, g_steps, g_open)
     for k in range(len(losses)):
         if same[k]:
             losses[k] = base
@@ -844,7 +878,72 @@ def alternatives(  # pragma: no cover - runs compiled
                     losses[register_starts[k] + v] = base + g_registers[k, v] - g_registers[k, r[k]]
                 if keeps:
                     finals[register_starts[k] + v, 4 + k] = v
-    return executed
+    return executed, runs
+
+
+@_compiled
+def first_right(  # pragma: no cover - runs compiled
+    code: np.ndarray,
+    edits: np.ndarray,
+    entry: int,
+    stop: int,
+    registers: np.ndarray,
+    memory: np.ndarray,
+    wanted: np.ndarray,
+    weights: np.ndarray,
+    call_depth: int,
+    limit: int,
+    values: int,
+    budget: int,
+) -> tuple[int, int]:
+    """Tries variants of a program, in order, each on one example after the other up to the first that it is wrong on.
+
+    Args:
+        code: as ``packed``.
+        edits: what each variant changes, int64 [K, edits, 3]: row, column and what is there instead; row −1 for nothing.
+        entry, stop: where runs start, and where they should halt.
+        registers, memory: words at the start, int64 [B, R] and int32 [B, N].
+        wanted, weights: words at the end, int64 [B, R + N]; those of weight 0 are not compared.
+        call_depth, limit, values: D, the steps at which a run is stopped, V.
+        budget: runs that may be spent.
+
+    Returns:
+        The first variant that is right on all examples, or −1; and the runs spent.
+    """
+    changed = code.copy()
+    no_log = np.empty((0, 2), np.int32)
+    r, m, stack, cursor = registers[0].copy(), memory[0].copy(), np.zeros(call_depth, np.int32), np.zeros(5, np.int64)
+    count, runs = len(r), 0
+    for variant in range(len(edits)):
+        for k in range(edits.shape[1]):
+            if edits[variant, k, 0] >= 0:
+                changed[edits[variant, k, 0], edits[variant, k, 1]] = edits[variant, k, 2]
+        right = True
+        for example in range(len(registers)):
+            if runs >= budget:
+                return -1, runs
+            r[:] = registers[example]
+            m[:] = memory[example]
+            cursor[:] = 0
+            cursor[0] = entry
+            execute(changed, r, m, stack, cursor, limit, values, no_log, True)
+            runs += 1
+            right = cursor[3] == 1 and cursor[0] == stop
+            if right:
+                for n in range(count):
+                    if weights[example, n] > 0 and r[n] != wanted[example, n]:
+                        right = False
+                for n in range(len(m)):
+                    if weights[example, count + n] > 0 and m[n] != wanted[example, count + n]:
+                        right = False
+            if not right:
+                break
+        for k in range(edits.shape[1]):
+            if edits[variant, k, 0] >= 0:
+                changed[edits[variant, k, 0], edits[variant, k, 1]] = code[edits[variant, k, 0], edits[variant, k, 1]]
+        if right:
+            return variant, runs
+    return -1, runs
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -192,7 +192,7 @@ class _Sampled:
         machine: int,
         sample: int,
         needed: dict[str, np.ndarray],
-        weights: tuple[np.ndarray, np.ndarray, np.ndarray, float] | None,
+        weights: tuple[np.ndarray, np.ndarray, np.ndarray, float, float, float] | None,
         loss: Loss | None,
         report: Report,
     ) -> dict[str, np.ndarray]:
@@ -201,7 +201,7 @@ class _Sampled:
         Args:
             machine, sample: which.
             needed: by input, the rows whose alternatives are wanted, bool [rows]; a program is wanted as a whole.
-            weights: what rows of registers and memory, the program counter and halting contribute to the loss.
+            weights: what rows of registers and memory, the program counter, halting, steps and open calls contribute.
             loss: instead, of whole final states.
             report: its ``executed`` is added to.
 
@@ -232,12 +232,13 @@ class _Sampled:
         finals = np.zeros((total, columns) if loss is not None else (0, 0), np.int64)
         unfinished = np.array([-1, 0], np.int64)
         if weights is None:
-            weights = np.zeros((0, 0)), np.zeros((0, 0)), np.zeros(size + 1), 0.0
-        report.executed += self.kernel(
+            weights = np.zeros((0, 0)), np.zeros((0, 0)), np.zeros(size + 1), 0.0, 0.0, 0.0
+        executed, _ = self.kernel(
             packed(code, config.values), SLOTS, self.entries[machine], self.registers[machine, sample],
             self.memory[machine, sample], config.call_depth, self.limit, config.values, starts["memory"],
             starts["registers"], starts["program"], widths, *weights, losses, finals, unfinished,
         )  # fmt: skip
+        report.executed += executed
         if unfinished[1] and self.unfinished == "error":
             raise GradientError(
                 f"{unfinished[1]} alternatives of machine {machine} have not halted at step {self.limit}, the limit "
@@ -284,7 +285,14 @@ class _Sampled:
         for machine in range(batch):
             own = None
             if weights is not None:
-                own = weights[0][machine], weights[1][machine], weights[2][machine], float(weights[3][machine])
+                own = (
+                    weights[0][machine],
+                    weights[1][machine],
+                    weights[2][machine],
+                    float(weights[3][machine]),
+                    0.0,
+                    0.0,
+                )
             sums: dict[str, np.ndarray] = {}
             squares: dict[str, np.ndarray] = {}
             for sample in range(self.samples):

@@ -58,7 +58,8 @@ class Hub:
 
     Attributes:
         url: its address. repositories: name → repository. objects: sha256 → content, of LFS uploads.
-        cut: paths whose next download ends half-way. refuse: the next requests of this kind ("commit") are answered by 500.
+        cut: paths whose next download ends half-way. refuse: requests of this kind ("commit") are answered by 400.
+        hold: requests of this kind ("commit", "objects") are not answered until ``release`` is set; ``held`` says that one came.
         requests: "METHOD path" of every request, in order.
     """
 
@@ -67,7 +68,21 @@ class Hub:
     objects: dict[str, bytes] = field(default_factory=dict)
     cut: set[str] = field(default_factory=set)
     refuse: set[str] = field(default_factory=set)
+    hold: set[str] = field(default_factory=set)
+    held: threading.Event = field(default_factory=threading.Event)
+    release: threading.Event = field(default_factory=threading.Event)
     requests: list[str] = field(default_factory=list)
+
+    def wait(self, kind: str) -> None:
+        """Keeps a request of a kind that is to be held."""
+        if kind in self.hold:
+            self.held.set()
+            self.release.wait(timeout=120)
+            raise Refusal(400, "", "too late")
+
+    def uploads(self) -> int:
+        """How many contents were sent so far."""
+        return sum(request.startswith("PUT objects/") for request in self.requests)
 
     def repository(self, name: str) -> Repository:
         if name not in self.repositories:
@@ -116,6 +131,8 @@ class Handler(BaseHTTPRequestHandler):
             case ["api", "models", owner, name, "preupload", _]:
                 self.hub.repository(f"{owner}/{name}")
                 self._preupload(json.loads(body))
+            case ["api", "models", owner, name, "branch", branch]:
+                self._branch(f"{owner}/{name}", branch)
             case ["api", "models", owner, name, "commit", branch]:
                 self._commit(f"{owner}/{name}", branch, body)
             case ["api", "models", owner, name]:
@@ -176,13 +193,22 @@ class Handler(BaseHTTPRequestHandler):
             answers.append(answer)
         self._answer({"transfer": "basic", "objects": answers})
 
+    def _branch(self, name: str, branch: str) -> None:
+        branches = self.hub.repository(name).branches
+        if branch in branches:
+            raise Refusal(409, "", "Reference already exists")
+        branches[branch] = branches["main"]
+        self._answer({})
+
     def _take(self, digest: str, body: bytes) -> None:
+        self.hub.wait("objects")
         if hashlib.sha256(body).hexdigest() != digest:
             raise Refusal(400, "", "the content has another sha256")
         self.hub.objects[digest] = body
         self._answer({})
 
     def _commit(self, name: str, branch: str, body: bytes) -> None:
+        self.hub.wait("commit")
         if "commit" in self.hub.refuse:
             raise Refusal(400, "", "no commits today")
         repository = self.hub.repository(name)
@@ -208,7 +234,12 @@ class Handler(BaseHTTPRequestHandler):
     def _describe(self, name: str, revision: str) -> None:
         repository = self._readable(name)
         sha = repository.find(revision)
-        siblings = [{"rfilename": path} for path in repository.commits[sha]]
+        siblings: list[dict[str, Any]] = [{"rfilename": path} for path in repository.commits[sha]]
+        for each in siblings:
+            if each["rfilename"].endswith(LFS_SUFFIXES):
+                content = repository.commits[sha][each["rfilename"]]
+                digest = hashlib.sha256(content).hexdigest()
+                each["lfs"] = {"sha256": digest, "size": len(content), "pointerSize": 134}
         self._answer({"id": name, "sha": sha, "private": repository.private, "siblings": siblings, "tags": []})
 
     def _tree(self, name: str, revision: str) -> None:

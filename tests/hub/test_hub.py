@@ -4,98 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from conftest import TINY_HEADS, TINY_PROGRAMS, make_base, opened
-from loopback import TOKEN, Hub, running
+from loopback import Hub, Repository, running
+from neurallib.model_cards.model_card import model_card
+from people import ASK, WITHOUT_NEURALLIB, Person
 
 PROMPT = "Add 12 and 30"
-
-WITHOUT_NEURALLIB = """
-import sys
-sys.modules["neurallib"] = sys.modules["numba"] = None
-"""
-
-ASK = """
-import json, sys
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-torch.set_num_threads(1)
-source, revision, prompt = sys.argv[1:]
-trusted = {"trust_remote_code": True, "revision": revision}
-tokenizer = AutoTokenizer.from_pretrained(source, **trusted)
-model = AutoModelForCausalLM.from_pretrained(source, **trusted)
-inputs = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
-calls = model(**inputs).calls[0]
-print(json.dumps([[call.program, call.library, list(call.arguments), call.result] for call in calls]))
-"""
 
 
 @pytest.fixture(scope="module")
 def hub() -> Iterator[Hub]:
     with running() as found:
         yield found
-
-
-class Person:
-    """Somebody with a home of their own, and perhaps a token, who runs commands against the hub."""
-
-    def __init__(self, hub: Hub, home: Path, token: str | None = TOKEN) -> None:
-        home.mkdir(exist_ok=True)
-        kept = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.upper().startswith("HF_") and not name.lower().endswith("_proxy") and name != "PYTHONPATH"
-        }
-        self.home = home
-        self.environment = kept | {
-            "HF_ENDPOINT": hub.url,
-            "HF_HOME": str(home),
-            "HF_HUB_DISABLE_XET": "1",
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-            "TRANSFORMERS_VERBOSITY": "error",
-            "PYTHONDONTWRITEBYTECODE": "1",
-        }
-        if token is not None:
-            self.environment["HF_TOKEN"] = token
-
-    def process(self, *command: str | Path) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [str(word) for word in command],
-            env=self.environment,
-            cwd=self.home,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-
-    def neurallib(self, *arguments: str | Path) -> str:
-        done = self.process(Path(sys.executable).with_name("neurallib"), *arguments)
-        assert done.returncode == 0, done.stderr[-3000:]
-        return done.stdout
-
-    def complaint(self, *arguments: str | Path) -> str:
-        """The one line that a command fails with."""
-        done = self.process(Path(sys.executable).with_name("neurallib"), *arguments)
-        assert (done.returncode, done.stdout) == (1, ""), done.stdout + done.stderr
-        lines = done.stderr.splitlines()
-        assert len(lines) == 1 and lines[0].startswith("neurallib: "), done.stderr[-3000:]
-        return lines[0]
-
-    def python(self, script: str, *arguments: str | Path) -> Any:
-        done = self.process(sys.executable, "-c", script, *arguments)
-        assert done.returncode == 0, done.stderr[-3000:]
-        return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.fixture(scope="module")
@@ -188,17 +115,67 @@ def test_a_half_written_download_is_refused_and_then_completed(
     assert json.loads(reader.neurallib("inspect", "org/tiny", "--json"))["name"] == "tiny_programs"
 
 
-def test_a_commit_that_fails_leaves_the_repository_whole(
-    hub: Hub, published: dict[str, Any], library_folder: Path, tmp_path: Path
+def library_of(folder: Path, library: Any, program: str) -> Path:
+    """A library of one program, whose content no test has sent before."""
+    library.extract([program]).save_pretrained(folder / program)
+    return folder / program
+
+
+def test_a_commit_that_fails_leaves_the_repository_whole_and_nothing_is_sent_twice(
+    hub: Hub, published: dict[str, Any], tiny_library: Any, tmp_path: Path
 ) -> None:
-    before = hub.files("org/tiny")
+    author, other = Person(hub, tmp_path / "author"), library_of(tmp_path, tiny_library, "add")
+    before, sent = hub.files("org/tiny"), hub.uploads()
     hub.refuse.add("commit")
     try:
-        line = Person(hub, tmp_path).complaint("publish", library_folder, "org/tiny", "--license", "mit")
+        line = author.complaint("publish", other, "org/tiny", "--license", "mit")
     finally:
         hub.refuse.clear()
     assert "org/tiny cannot be uploaded" in line and "no commits today" in line
+    assert hub.files("org/tiny") == before and hub.uploads() == sent + 1
+    author.neurallib("publish", other, "org/resumed")
+    assert hub.files("org/resumed")["library.safetensors"] == (other / "library.safetensors").read_bytes()
+    assert hub.uploads() == sent + 1, "what had arrived before is not sent again"
+
+
+@pytest.mark.parametrize(("during", "program"), [("objects", "double"), ("commit", "count")])
+def test_an_interrupted_upload_leaves_the_repository_whole(
+    hub: Hub, published: dict[str, Any], tiny_library: Any, tmp_path: Path, during: str, program: str
+) -> None:
+    author, other = Person(hub, tmp_path / "author"), library_of(tmp_path, tiny_library, program)
+    before = hub.files("org/tiny")
+    hub.hold.add(during)
+    publishing = author.start("publish", other, "org/tiny")
+    try:
+        assert hub.held.wait(timeout=300), "the upload has begun"
+        publishing.send_signal(signal.SIGINT)
+    finally:
+        hub.hold.clear()
+        hub.release.set()
+        said, complaint = publishing.communicate(timeout=300)
+        hub.held.clear()
+        hub.release.clear()
+    assert (publishing.returncode, said) == (130, ""), complaint
+    assert complaint.startswith("neurallib: interrupted; org/tiny is as it was") and complaint.count("\n") == 1
     assert hub.files("org/tiny") == before
+    author.neurallib("publish", other, f"org/{program}")
+    assert hub.files(f"org/{program}")["library.safetensors"] == (other / "library.safetensors").read_bytes()
+
+
+def test_the_command_line_of_the_hub_takes_a_library_there_and_back(
+    hub: Hub, library_folder: Path, tiny_library: Any, tmp_path: Path
+) -> None:
+    from neurallib import NeuralLibrary
+
+    author, reader = Person(hub, tmp_path / "author"), Person(hub, tmp_path / "reader", token=None)
+    author.hf("upload", "org/by-hand", library_folder)
+    reader.hf("download", "org/by-hand", "--local-dir", tmp_path / "got")
+    names = {path.name for path in library_folder.iterdir()}
+    assert {name for name in names if hub.files("org/by-hand")[name] == (tmp_path / "got" / name).read_bytes()} == names
+    assert NeuralLibrary.from_pretrained(tmp_path / "got").fingerprint == tiny_library.fingerprint
+    assert reader.hf_complaint("download", "org/by-hand", "--revision", "v9") and reader.hf_complaint(
+        "download", "org/none"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -220,6 +197,48 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Any, 
     return folder, calls
 
 
+TUNE = """
+import json, resource, sys
+from transformers import Trainer, TrainingArguments
+
+rows = []
+for prompt, answer in (("Add 12 and 30", "42"), ("the sum of 5, 6 please", "11")):
+    chat = [{"role": "user", "content": prompt}]
+    question = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+    asked, given = (tokenizer(text, add_special_tokens=False).input_ids for text in (question, answer + "<|im_end|>"))
+    rows.append({"input_ids": asked + given, "labels": [-100] * len(asked) + given})
+arguments = TrainingArguments(
+    "tuned", max_steps=4, per_device_train_batch_size=1, learning_rate=0.01, report_to=[], use_cpu=True, disable_tqdm=True,
+    save_strategy="no", per_device_eval_batch_size=1,
+)
+trainer = Trainer(model, arguments, train_dataset=rows, eval_dataset=rows)
+before = trainer.evaluate()["eval_loss"]
+trainer.train()
+after = trainer.evaluate()["eval_loss"]
+told = {"module": type(model).__module__.split(".")[0], "losses": [before, after]}
+model.eval()
+inputs = tokenizer(sys.argv[1], return_tensors="pt", return_token_type_ids=False)
+told["calls"] = len(model(**inputs).calls[0])
+
+
+def refusal(*words, **named):
+    try:
+        model.push_to_hub(*words, **named)
+    except Exception as error:
+        return [type(error).__name__, str(error)]
+
+
+told["pushed"] = str(model.push_to_hub("org/tuned", tokenizer=tokenizer))
+told["wrong token"] = refusal("org/tuned", token="hf_wrong")
+limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limit[1]))
+told["full"] = refusal("org/tuned")
+resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+print(json.dumps(told))
+"""
+"""Goes on from the snippet of a card, which has made ``model`` and ``tokenizer``."""
+
+
 def test_a_model_is_published_and_answers_without_neurallib(
     hub: Hub, model_folder: tuple[Path, Any], tmp_path: Path
 ) -> None:
@@ -233,6 +252,33 @@ def test_a_model_is_published_and_answers_without_neurallib(
     reader = Person(hub, tmp_path / "reader", token=None)
     sha = hub.repositories["org/model"].branches["main"]
     assert calls and reader.python(WITHOUT_NEURALLIB + ASK, "org/model", sha, PROMPT) == calls
+
+
+def test_a_pulled_model_is_fine_tuned_by_the_stock_trainer_and_pushed_without_neurallib(
+    hub: Hub, model_folder: tuple[Path, Any], tmp_path: Path
+) -> None:
+    hub.repositories["org/pulled"] = Repository()
+    hub.repositories["org/pulled"].commit("main", {path.name: path.read_bytes() for path in model_folder[0].iterdir()})
+    card = model_card("org/pulled", "A Llama", None, {})
+    snippet = str(card).split("```python\n")[1].split("```")[0]
+    told = Person(hub, tmp_path / "reader").python(WITHOUT_NEURALLIB + snippet + TUNE, PROMPT)
+    assert told["module"] == "transformers_modules" and told["calls"]
+    before, after = told["losses"]
+    assert after < before, "it learns"
+    files, sha = hub.files("org/tuned"), hub.repositories["org/tuned"].branches["main"]
+    assert told["pushed"].endswith(sha), "nothing that failed afterwards has left a trace"
+    assert {"model.safetensors", "tokenizer.json", "modeling_neurallib.py", "README.md"} <= set(files)
+    assert files["model.safetensors"] != (model_folder[0] / "model.safetensors").read_bytes()
+    card = files["README.md"].decode()
+    head = yaml.safe_load(card.split("---")[1])
+    assert (head["base_model"], head["library_name"]) == ("org/pulled", "transformers")
+    assert 'from_pretrained("org/tuned", trust_remote_code=True)' in card and "<code>reverse</code>" in card
+    assert "untrained" not in card and "## Training" not in card, "nobody told what the training was"
+    for name in set(files) - {"README.md", ".gitattributes"}:
+        assert hashlib.sha256(files[name]).hexdigest() in card
+    assert told["wrong token"] == ["PublishError", told["wrong token"][1]]
+    assert "org/tuned cannot be uploaded: the Hub does not know this token" in told["wrong token"][1]
+    assert told["full"][0] == "PublishError" and "no space left" in told["full"][1]
 
 
 def test_a_model_that_refers_to_a_library_fetches_it(

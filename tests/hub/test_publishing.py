@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from conftest import opened
+from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 from neurallib.modeling_neurallib.compiler.compiling import compile_source
+from neurallib.trainer.publishing import PublishError, prepare
+from neurallib.trainer.record import write_record
 from typer.testing import CliRunner
 
-from neurallib import LibraryError
+from neurallib import LibraryError, NeuralLibTrainer, NeuralLibTrainingArguments, TrainingArgumentsError
 from neurallib.command_line import app
-from neurallib.publishing import PublishError, prepare
 
 
 @pytest.fixture
@@ -92,6 +95,38 @@ def test_a_library_that_is_no_library_is_refused(library_folder: Path) -> None:
     (library_folder / "library_config.json").write_text(json.dumps(config))
     with pytest.raises(LibraryError, match="outside the code"):
         prepare(library_folder, "org/name")
+
+
+def test_checkpoints_stay_at_home(tiny_model: Any, tiny_tokenizer: Any, tmp_path: Path) -> None:
+    arguments = NeuralLibTrainingArguments(
+        str(tmp_path), push_to_hub=True, hub_strategy="checkpoint", use_cpu=True, report_to=[]
+    )
+    rows = [{"prompt": "Add 12 and 30", "completion": "42"}]
+    with pytest.raises(TrainingArgumentsError, match=r"is a pickle .*: choose 'every_save'"):
+        NeuralLibTrainer(tiny_model, arguments, None, rows, None, tiny_tokenizer)
+
+
+def test_evaluation_results_are_those_of_the_hub(model_folder: Path) -> None:
+    results = model_folder / ".eval_results"
+    results.mkdir()
+    entries = [EvalResultEntry(dataset_id="org/sums", task_id="default", value=0.9)]
+    (results / "sums.yaml").write_text(yaml.dump(eval_result_entries_to_yaml(entries)))
+    assert ".eval_results/sums.yaml" in prepare(model_folder, "org/name").files
+    (results / "sums.yaml").write_text("- value: 0.9\n")
+    with pytest.raises(PublishError, match=r"sums.yaml holds no evaluation results"):
+        prepare(model_folder, "org/name")
+
+
+def test_a_record_of_other_weights_is_not_told(model_folder: Path) -> None:
+    write_record(model_folder, {"trained": "heads", "supervision": "calls", "steps": 7, "base_model": "org/base"})
+    card = prepare(model_folder, "org/name").card
+    assert "the heads (selector, reader, writer) were trained with labels of the calls: 7 steps." in card
+    assert "base_model: org/base" in card and "base with a computer inside" in card
+    record = json.loads((model_folder / "training_record.json").read_text())
+    record["weights"]["model.safetensors"] = "0" * 64
+    (model_folder / "training_record.json").write_text(json.dumps(record))
+    card = prepare(model_folder, "org/name").card
+    assert "## Training" not in card and "org/base" not in card
 
 
 def test_a_card_that_somebody_wrote_is_kept(model_folder: Path) -> None:

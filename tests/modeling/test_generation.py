@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from neurallib.modeling_neurallib.call import Call, CallLayer, Row
 from neurallib.modeling_neurallib.modeling_neurallib import NeuralLibError
+from neurallib.modeling_neurallib.writer import GO_ON, LEADS
 from transformers import DynamicCache, LlamaForCausalLM
 
 from neurallib import NeuralLibForCausalLM
@@ -157,6 +160,38 @@ def test_a_cache_filled_elsewhere_is_refused(
     tiny_base(prompt, past_key_values=cache)
     with pytest.raises(NeuralLibError, match="the computer has read 0"):
         calling(prompt[:, -1:], past_key_values=cache)
+
+
+def test_a_call_may_follow_another_at_once(calling: NeuralLibForCausalLM, prompt: torch.Tensor) -> None:
+    computer = calling.computer
+    computer.selector.no_call.bias.data.fill_(-50.0)
+    computer.writer.end.bias.data[GO_ON] += 50.0
+    computer.writer.lead.bias.data[LEADS.index("\n")] += 50.0
+    output = greedy(calling, prompt, return_dict_in_generate=True)
+    made = [call for call in output.calls[0] if call.start >= prompt.shape[1]]
+    assert len(made) > 2
+    for one, other in pairwise(made):
+        assert other.start == one.start + len(one.tokens)
+    characters = computer.table.characters(output.sequences[0].tolist())
+    reply = characters.text(int(np.searchsorted(characters.tokens, made[0].start)))
+    assert "".join("\n" + str(call.result) for call in made).startswith(reply)
+    assert output.sequences[0].tolist() == uncached(calling, prompt)
+
+
+@pytest.mark.parametrize("layers", [[0, 1], [1, 2], [2]])
+def test_noted_states_are_the_hidden_states(
+    tiny_base: LlamaForCausalLM, tiny_tokenizer: Any, tiny_library: Any, prompt: torch.Tensor, layers: list[int]
+) -> None:
+    model = NeuralLibForCausalLM.from_llama(
+        tiny_base, tiny_library, tokenizer=tiny_tokenizer, heads={"feature_layers": layers}
+    )
+    seen = []
+    model.computer.projection.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    states = model(prompt, output_hidden_states=True).hidden_states
+    model(prompt)
+    for features in seen:
+        assert torch.equal(features, model.model.features(states))
+    assert len(seen) == 2 and model.config.num_hidden_layers == 2
 
 
 def test_a_fault_does_not_end_the_generation(calling: NeuralLibForCausalLM, prompt: torch.Tensor) -> None:

@@ -190,7 +190,7 @@ def test_padding_changes_no_likelihood(tiny_model: NeuralLibForCausalLM, tiny_to
         alone = tiny_model(**collator([item])).log_likelihoods
         torch.testing.assert_close(together[row], alone[0], atol=2e-3, rtol=1e-4)
     # Without the labels of calls the model searches for them itself.
-    searched = tiny_model(**{name: tensor for name, tensor in batch.items() if name != "call_labels"})
+    searched = tiny_model(**{name: tensor for name, tensor in batch.items() if name != "call_targets"})
     torch.testing.assert_close(searched.log_likelihoods[1:], together[1:], atol=1e-4, rtol=1e-5)
 
 

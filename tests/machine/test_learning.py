@@ -1,0 +1,212 @@
+"""Programs that learn: the gradient against runs one by one, discretising, adaptation, repair, search, and bad input."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from machine_programs import assemble, runs
+from neurallib.configuration.machine_config import MachineConfig
+from neurallib.modeling_neurallib.machine import learning
+from neurallib.modeling_neurallib.machine.adjoint import GradientError, entries_of, execute, packed
+from neurallib.modeling_neurallib.machine.dense import SoftProgram
+from neurallib.modeling_neurallib.machine.exact import ExactMachine
+from neurallib.modeling_neurallib.machine.learning import (
+    READS,
+    Examples,
+    LearningError,
+    Objective,
+    discretised,
+    judge,
+    learn,
+    search,
+)
+from neurallib.modeling_neurallib.machine.operations import CODES, Fault
+from neurallib.modeling_neurallib.machine.state import MachineError
+
+SMALL = MachineConfig(values=16, memory=8, registers=6, call_depth=2, max_steps=40)
+
+# r0 ← r0 + r1 by counting, called by the two instructions before it
+COUNTED = assemble(
+    "call 2", "halt", "jump 5", "add_immediate 0 0 1", "add_immediate 1 1 -1", "less_immediate 2 1 1", "jump_if_zero 2 3",
+    "return",
+)  # fmt: skip
+ROWS = np.arange(len(COUNTED)) >= 2
+
+
+def counted(count: int = 24, seed: int = 0, least: int = 1) -> Examples:
+    """Sums of r0, 0…2, and r1, from ``least`` to 4."""
+    random = np.random.default_rng(seed)
+    start = np.zeros((count, SMALL.registers + SMALL.memory), np.int64)
+    start[:, 0], start[:, 1] = random.integers(0, 3, count), random.integers(least, 5, count)
+    judged = np.zeros(start.shape, bool)
+    judged[:, 0] = True
+    return Examples.of(COUNTED, SMALL, start, judged)
+
+
+def test_fields_that_are_read() -> None:
+    assert READS[CODES["store"]].tolist() == [True, True, True, False, True]
+    assert READS[CODES["return"]].tolist() == [True, False, False, False, False]
+    assert READS[CODES["jump_if_zero"]].tolist() == [True, True, False, False, True]
+
+
+@settings(max_examples=40, deadline=None)
+@given(runs([SMALL, MachineConfig(values=32, memory=8, registers=6, call_depth=1, max_steps=40)]))
+def test_a_strict_run_ends_where_exact_finds_a_fault(drawn: Any) -> None:
+    config, code, entries, registers, memory = drawn
+    final = ExactMachine(code, config, portable=True).execute(entries, registers, memory)
+    fault = Fault(int(final.faults[0]))
+    if fault in (Fault.overflow, Fault.division_by_zero):
+        return
+    r, m, stack = registers[0].copy(), memory[0].astype(np.int32), np.zeros(config.call_depth, np.int32)
+    cursor = np.array([entries[0], 0, 0, 0, 0], np.int64)
+    execute(
+        packed(entries_of(code, config), config.values), r, m, stack, cursor, 40, config.values,
+        np.empty((0, 2), np.int32), True,
+    )  # fmt: skip
+    assert bool(cursor[3]) == (fault is Fault.none)
+    if fault is Fault.none:
+        assert r.tolist() == final.registers[0].tolist() and m.tolist() == final.memory[0].tolist()
+        assert cursor[2] == final.steps[0]
+
+
+def test_the_gradient_is_the_loss_of_every_alternative() -> None:
+    examples, objective = counted(1), Objective(1, 0.5, 0.25, 0)
+    weights = learning._Weights(COUNTED, ROWS, SMALL, spread=1e-9, free=False)
+    weights.columns = weights.exact  # every draw is the program itself
+    gradients, loss, spent = learning._counterfactual(weights, SMALL, examples, objective, 30, np.random.default_rng(0))
+
+    def loss_of(code: np.ndarray) -> float:
+        final = ExactMachine(code, SMALL).execute([0], examples.start[:, :6], examples.start[:, 6:], 30)
+        stopped = not final.faults[0] and final.program_counters[0] == 1
+        steps = 30 if final.faults[0] else int(final.steps[0])
+        return (final.registers[0, 0] != examples.wanted[0, 0]) + 0.5 * (not stopped) + 0.25 * steps / 30
+
+    assert loss == pytest.approx(loss_of(COUNTED)) and spent > 100
+    for row, column, value in ((5, 0, CODES["equal_immediate"]), (2, 4, 3), (2, 4, 7), (3, 4, 0), (6, 4, 4), (4, 3, 0)):
+        changed = COUNTED.copy()
+        changed[row, column] = value
+        # A fault leaves the words that were there; the result is then judged as it stands.
+        assert gradients[column][row, value] == pytest.approx(loss_of(changed)), (row, column, value)
+    assert not gradients[0][:2].any()
+
+
+def test_discretised_is_the_inverse_of_one_hot() -> None:
+    program = SoftProgram.from_instructions(COUNTED, SMALL)
+    assert (discretised(program, SMALL) == COUNTED).all()
+    soft = SoftProgram(*(0.9 * rows + 0.1 / rows.shape[1] for rows in vars(program).values()))
+    assert (discretised(soft, SMALL, COUNTED) == COUNTED).all()
+
+
+def test_a_jump_takes_an_address_that_exists() -> None:
+    program = SoftProgram.from_instructions(COUNTED, SMALL, torch.float64)
+    program.immediate[2] = 0
+    program.immediate[2, 15], program.immediate[2, 4] = 0.6, 0.4
+    assert discretised(program, SMALL)[2, 4] == 4
+
+
+def test_soft_programs_are_refused_where_they_are_wrong() -> None:
+    program = SoftProgram.from_instructions(COUNTED, SMALL)
+    for value, message in (
+        (float("nan"), "immediate of the program has weights that are not finite"),
+        (3.0, "sum to 1"),
+    ):
+        immediate = program.immediate.clone()
+        immediate[1, 0] = value
+        with pytest.raises(GradientError, match=message):
+            discretised(replace(program, immediate=immediate), SMALL)
+    with pytest.raises(MachineError, match="instructions must be integers"):
+        ExactMachine(program, SMALL)  # type: ignore[arg-type]
+
+
+def test_adaptation_saves_steps_and_stays_right() -> None:
+    given_, new = counted(), counted(100, seed=1)
+    found = learn(COUNTED, SMALL, given_, Objective(1, 1, 1, 1), rows=ROWS, iterations=60, max_steps=30, seed=0)
+    before, after = judge(COUNTED, SMALL, new), judge(found.instructions, SMALL, new)
+    assert found.right and after.right.all()
+    assert after.steps.mean() < before.steps.mean() - 0.9
+    assert (found.instructions[:2] == COUNTED[:2]).all()
+    again = learn(COUNTED, SMALL, given_, Objective(1, 1, 1, 1), rows=ROWS, iterations=60, max_steps=30, seed=0)
+    assert (again.instructions == found.instructions).all() and again.losses == found.losses
+
+
+def broken() -> np.ndarray:
+    wrong = COUNTED.copy()
+    wrong[3, 4] = 2
+    return wrong
+
+
+def test_repair_by_gradient_and_by_search() -> None:
+    examples, new = counted(least=0), counted(100, seed=1, least=0)
+    assert not judge(broken(), SMALL, examples).right.all()
+    found = learn(
+        broken(),
+        SMALL,
+        examples,
+        Objective(),
+        rows=ROWS,
+        iterations=60,
+        max_steps=40,
+        first=True,
+        budget=200_000,
+        seed=0,
+    )
+    assert found.right and judge(found.instructions, SMALL, new).right.all()
+    for exhaustive in (True, False):
+        found = search(broken(), SMALL, examples, 50_000, rows=ROWS, exhaustive=exhaustive, seed=0)
+        assert found.right and judge(found.instructions, SMALL, examples).right.all() and found.runs <= 50_000
+    assert search(broken(), SMALL, examples, 5, rows=ROWS, exhaustive=True).runs == 5
+
+
+@pytest.mark.parametrize("kind", ["adjoint", "dense"])
+def test_other_gradients_learn_too(kind: Any) -> None:
+    """A wrong constant that is read once: there all three agree on the way."""
+    config = replace(SMALL, memory=2)
+    right, wrong = (assemble("call 2", "halt", f"constant 0 {value}", "return") for value in (5, 3))
+    start = np.zeros((2, 8), np.int64)
+    judged = np.arange(8)[None].repeat(2, 0) == 0
+    examples = Examples.of(right, config, start, judged)
+    rows = np.array([False, False, True, False])
+    found = learn(
+        wrong,
+        config,
+        examples,
+        Objective(),
+        rows=rows,
+        kind=kind,
+        iterations=20,
+        batch=2,
+        spread=0.2,
+        max_steps=6,
+        first=True,
+    )
+    assert found.right and found.instructions[2, 4] == 5
+
+
+def test_bad_input() -> None:
+    examples = counted(4)
+    cases: list[tuple[str, dict[str, Any], Any]] = [
+        ("rows must be bool of shape", {"rows": np.ones(3, bool)}, examples),
+        ("spread must be greater than 0", {"spread": 0.0}, examples),
+        ("rate must be greater than 0", {"rate": float("nan")}, examples),
+        ("kind must be one of", {"kind": "magic"}, examples),
+        ("no derivative by the number of steps", {"kind": "adjoint"}, examples),
+        ("weights of the examples must be finite", {}, replace(examples, weights=examples.weights * np.nan)),
+        ("wanted of the examples must have shape", {}, replace(examples, wanted=examples.wanted[:, :3])),
+        ("start of the examples must hold", {}, replace(examples, start=examples.start + 100)),
+        ("stop must be a code address", {}, replace(examples, stop=99)),
+        ("there are no examples", {}, examples[:0]),
+    ]
+    for message, options, given_ in cases:
+        with pytest.raises(LearningError, match=message):
+            learn(COUNTED, SMALL, given_, Objective(efficiency=1), **options)
+    with pytest.raises(LearningError, match="efficiency must be a finite weight"):
+        Objective(efficiency=float("inf"))
+    with pytest.raises(LearningError, match="must halt at address 1"):
+        Examples.of(assemble("halt", "halt"), SMALL, examples.start, examples.weights > 0)
+    with pytest.raises(MachineError, match="instruction 2"):
+        learn(np.where(COUNTED == 5, 99, COUNTED), SMALL, examples, Objective())
