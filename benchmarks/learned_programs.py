@@ -240,8 +240,8 @@ def repaired(task: str, count: int, seed: int, budget: int, methods: tuple[str, 
         else:
             iterations = {"counterfactual": 10**6, "adjoint": 300, "dense": 20}[method]
             found = learn(
-                wrong, config, given, REPAIR, rows=function.rows, kind=method, iterations=iterations, rate=1.0, spread=0.3, free=False,
-                max_steps=limit, budget=budget, first=True, seed=seed,
+                wrong, config, given, REPAIR, rows=function.rows, kind=method, iterations=iterations, rate=1.0,
+                free=False, max_steps=limit, budget=budget, first=True, seed=seed,
             )  # fmt: skip
         right = found.right and judge_right(found.instructions, new)
         seconds = time.process_time() - began

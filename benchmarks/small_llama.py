@@ -213,7 +213,9 @@ def train(
         except GradientError:
             overflows += 1
             continue
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        if not torch.isfinite(nn.utils.clip_grad_norm_(model.parameters(), 1.0)):
+            overflows += 1
+            continue
         optimiser.step()
         updates += 1
     return model, {"examples": updates * batch, "overflows": overflows, "loss": float(loss.detach())}

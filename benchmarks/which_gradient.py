@@ -1,6 +1,7 @@
 """Which gradient is worth having? Three small learning problems, by each estimator of ``CategoricalCall``.
 
-    python benchmarks/which_gradient.py [--problems …] [--estimators …] [--seeds 10] [--seconds 10] [--quick] [--json]
+    python benchmarks/which_gradient.py [--problems …] [--estimators …] [--seeds 10] [--seconds 10] [--rate R] [--quick]
+        [--json]
 
 What is learned is a table of logits; the answer is read as it is, by a fixed head. Nobody says what the table should hold:
 
@@ -223,7 +224,9 @@ def learn(problem: Problem, seed: int, estimator: CategoricalEstimator, rate: fl
             except GradientError:
                 overflows += 1
                 continue
-            torch.nn.utils.clip_grad_norm_([logits], 1.0)
+            if not torch.isfinite(torch.nn.utils.clip_grad_norm_([logits], 1.0)):
+                overflows += 1
+                continue
             optimiser.step()
             updates += 1
             if used + time.thread_time() - began > seconds:
@@ -247,8 +250,10 @@ def tuned(problem: str, estimator: CategoricalEstimator, seconds: float) -> floa
     return max(RATES, key=score)
 
 
-def study(problem: str, estimator: CategoricalEstimator, seeds: int, seconds: float, quick: bool) -> dict[str, Any]:
-    rate = RATES[1] if quick else tuned(problem, estimator, seconds)
+def study(
+    problem: str, estimator: CategoricalEstimator, seeds: int, seconds: float, rate: float | None
+) -> dict[str, Any]:
+    rate = tuned(problem, estimator, seconds) if rate is None else rate
     trials = [learn(PROBLEMS[problem](seed), seed, estimator, rate, seconds) for seed in range(seeds)]
     solved = [trial for trial in trials if trial.solved]
     return {
@@ -272,15 +277,16 @@ def main() -> None:
     parser.add_argument("--estimators", nargs="+", choices=estimators, default=estimators)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=10.0, help="processor time of one run")
+    parser.add_argument("--rate", type=float, help="the learning rate of all, instead of the best of three for each")
     parser.add_argument("--quick", action="store_true", help="two seeds of two seconds, nothing tuned")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    seeds, seconds = (2, 2.0) if options.quick else (options.seeds, options.seconds)
+    seeds, seconds, rate = (2, 2.0, RATES[1]) if options.quick else (options.seeds, options.seconds, options.rate)
     rows = []
     for problem in options.problems:
         for estimator in options.estimators:
-            row = study(problem, estimator, seeds, seconds, options.quick)
+            row = study(problem, estimator, seeds, seconds, rate)
             rows.append(row)
             if not options.json:
                 need = (

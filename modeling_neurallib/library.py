@@ -549,8 +549,8 @@ class NeuralLibrary:
             if before != after:
                 place = bisect_right(starts, address) - 1
                 name = self.origins[starts[place]].name if place >= 0 else ""
-                texts = [_one_line(self._mnemonic(row, {})) for row in (before, after)]
-                found.append(Change(address, _one_line(name), *texts, self.learned.probability(position, after)))
+                was, now = (_one_line(self._mnemonic(row, {})) for row in (before, after))
+                found.append(Change(address, _one_line(name), was, now, self.learned.probability(position, after)))
         return found
 
     # Reading by people

@@ -576,7 +576,7 @@ def _init_computer(module: nn.Module) -> None:
         init.constant_(module.no_call.bias, UNTRAINED_BIAS)
 
 
-class NeuralLibForCausalLM(Sharing, LibraryManagement, LlamaForCausalLM):
+class NeuralLibForCausalLM(Sharing, LibraryManagement, LlamaForCausalLM):  # type: ignore[misc]  # push_to_hub keeps its signature open
     """A LLaMA that calls compiled programs.
 
     Get one with :meth:`from_llama` (any Llama checkpoint and a library) or ``from_pretrained`` (a folder or Hub repository
@@ -792,7 +792,7 @@ class NeuralLibForCausalLM(Sharing, LibraryManagement, LlamaForCausalLM):
         self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> Any:
         """The cache of the stock ``generate``, with the computer's layer behind the decoder's."""
-        prepare: Any = super()._prepare_cache_for_generation
+        prepare: Any = super()._prepare_cache_for_generation  # type: ignore[misc]
         result = prepare(generation_config, model_kwargs, *args, **kwargs)
         cache = model_kwargs.get("past_key_values")
         if isinstance(cache, Cache) and not self.computer.idle:
@@ -806,7 +806,7 @@ class NeuralLibForCausalLM(Sharing, LibraryManagement, LlamaForCausalLM):
     @torch.no_grad()
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """As ``GenerationMixin.generate``; with ``return_dict_in_generate`` the output has ``calls``, a tuple a sequence."""
-        stock: Any = super().generate
+        stock: Any = super().generate  # type: ignore[misc]
         output = stock(*args, **kwargs)
         if not isinstance(output, Tensor) and hasattr(output, "sequences"):
             output["calls"] = self.calls_of(output.sequences, output.get("past_key_values"))

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise, permutations
 from math import log
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -240,7 +240,7 @@ class CallBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> CallBatch:
         """The same batch on another device."""
-        moved = {
+        moved: dict[str, Any] = {
             field.name: value.to(device, non_blocking=non_blocking)
             for field in fields(self)
             if isinstance(value := getattr(self, field.name), Tensor)
@@ -261,9 +261,9 @@ def call_labels(rows: Sequence[Sequence[Explanation] | None]) -> Tensor:
     Args:
         rows: per sequence; None where the calls are not known.
     """
-    tables = []
+    tables: list[list[tuple[int, ...]]] = []
     for explanations in rows:
-        lines = [
+        lines: list[tuple[int, ...]] = [
             (number, one.start, one.program, one.lead, one.length, argument, start, end)
             for number, one in enumerate(explanations or ())
             for argument, pieces in enumerate(one.pieces)
@@ -300,8 +300,9 @@ class MarginalObjective:
     """log p(reply), marginal over calls.
 
     A reader that has learned nothing prefers, by tens of nats, the explanations that copy the fewest characters: "9" is the
-    maximum, the minimum, the sum and the reversal of "9". So with the computer's ``reading_weight`` w < 1 a labelling has the probability
-    p_reader^w · (1/n)^(1−w), n the labellings with which its program explains the answer: which program does is learned first.
+    maximum, the minimum, the sum and the reversal of "9". So with the computer's ``reading_weight`` w < 1 a labelling has the
+    probability p_reader^w · (1/n)^(1−w), n the labellings with which its program explains the answer: which program does so is
+    learned first.
     Source: Ueda & Nakano, Deterministic annealing EM algorithm, 1998, and the uniform alignments of Brown et al., 1993.
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 from transformers.utils import logging
@@ -83,6 +83,6 @@ def share_config(model: NeuralLibForCausalLM) -> None:
     """Heads that PEFT has copied follow the model's configuration again, so that what is switched off stays off in all of them."""
     for module in model.modules():
         if type(module).__name__ == "ModulesToSaveWrapper" and hasattr(module, "modules_to_save"):
-            for copied in module.modules_to_save.values():
+            for copied in cast(nn.ModuleDict, module.modules_to_save).values():
                 if hasattr(copied, "selector"):
                     copied.config = model.config

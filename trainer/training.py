@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from huggingface_hub import HfApi
@@ -148,7 +148,7 @@ class NeuralLibTrainer(Trainer):
             )
         if args.push_to_hub and args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
             raise TrainingArgumentsError(NO_CHECKPOINTS_ON_THE_HUB)
-        self._features = Path(args.output_dir) / "features"
+        self._features = Path(str(args.output_dir)) / "features"
         train_dataset = self._lessons(train_dataset, "train")
         if isinstance(eval_dataset, dict):
             eval_dataset = {name: self._lessons(one, name) for name, one in eval_dataset.items()}
@@ -222,7 +222,7 @@ class NeuralLibTrainer(Trainer):
             return _Listed(lessons)
         # The first process computes what is missing, and the others find it on disk.
         with said_clearly("features of the backbone", self._features), self._args.main_process_first():
-            cache = FeatureCache(self.language_model.to(self._args.device), self._features)
+            cache = FeatureCache(self.language_model.to(device=self._args.device), self._features)
             with tqdm(total=len(lessons), desc=f"{name}: features of the backbone") as bar:
                 cache.fill([lesson.conversation for lesson in lessons], progress=bar.update)
         return Lessons(lessons, cache, self.language_model.computer)
@@ -334,7 +334,8 @@ class NeuralLibTrainer(Trainer):
     def evaluation_loop(self, dataloader: Any, *args: Any, **kwargs: Any) -> Any:
         output = super().evaluation_loop(dataloader, *args, **kwargs)
         prefix = kwargs.get("metric_key_prefix", "eval")
-        output.metrics.update({f"{prefix}_{name}": value for name, value in self.sampled(dataloader.dataset).items()})
+        sampled = {f"{prefix}_{name}": value for name, value in self.sampled(dataloader.dataset).items()}
+        output = output._replace(metrics=(output.metrics or {}) | sampled)
         return output
 
     @torch.no_grad()
@@ -346,7 +347,7 @@ class NeuralLibTrainer(Trainer):
             self._samples[id(dataset)] = (dataset, self._sample(dataset))
         chosen = self._samples[id(dataset)][1]
         # The loop trains a model that may be wrapped and sharded: it is asked as it is.
-        model = self.model_wrapped if self.is_in_train else self.model
+        model = cast(nn.Module, self.model_wrapped if self.is_in_train else self.model)
         training = model.training
         model.eval()
         found = []
@@ -394,7 +395,7 @@ class NeuralLibTrainer(Trainer):
     # Saving
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        shutil.rmtree(Path(self.args.output_dir) / STAGE, ignore_errors=True)
+        shutil.rmtree(Path(str(self.args.output_dir)) / STAGE, ignore_errors=True)
         return super().train(*args, **kwargs)
 
     def _get_output_dir(self, trial: Any) -> str:
@@ -698,14 +699,14 @@ def _train_heads(
 ) -> dict[str, Any]:
     """The heads, on generated requests."""
     output = Path(recipe.output)
-    model.to(arguments.device)
+    model.to(device=arguments.device)
     with arguments.main_process_first():
         training, left_out = prepare(model, tokenizer, recipe, "train", recipe.examples, output)
         validation, _ = prepare(model, tokenizer, recipe, "validation", recipe.validation, output)
     trainer = NeuralLibTrainer(
         model, arguments, train_dataset=training, eval_dataset=validation, processing_class=tokenizer
     )
-    trainer.train(resume_from_checkpoint=resume and last_checkpoint(arguments.output_dir) is not None)
+    trainer.train(resume_from_checkpoint=resume and last_checkpoint(str(arguments.output_dir)) is not None)
     model.computer.cpu().eval()
     report = dict(
         left_out=left_out,
@@ -741,7 +742,7 @@ def _train_model(
         processing_class=tokenizer,
         peft_config=None if recipe.peft is None else recipe.adapter(),
     )
-    trainer.train(resume_from_checkpoint=resume and last_checkpoint(arguments.output_dir) is not None)
+    trainer.train(resume_from_checkpoint=resume and last_checkpoint(str(arguments.output_dir)) is not None)
     data = {name: dataclasses.asdict(report) for name, report in trainer.data_reports.items()}
     measured = trainer.evaluate() if validation is not None else {}
     trainer.save_model(str(output / "model"))

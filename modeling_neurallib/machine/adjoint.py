@@ -15,6 +15,9 @@ Source: arXiv 2407.04899 (the differentiable machine); the reverse mode of autom
 classical (Griewank and Walther, Evaluating Derivatives, 2008).
 """
 
+# numba gives the native loops their types.
+# mypy: disable-error-code="assignment, index, call-overload, call-arg, arg-type"
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence

@@ -5,9 +5,10 @@ a draw of all of them. The loss of a run is
 
     correctness · error + halting · (not stopped) + efficiency · steps / limit + confidence · error, if stopped
 
-where *stopped* means halted at the wanted address, with no call open, and *error* is the weight of the judged words that
-are wrong. Its expectation is linear in each x, so its minimum is at a corner of the simplices: a program. The weights
-follow entropic mirror descent: x is the softmax of accumulated gradients, so an alternative need not be probable to be learned. No
+where *stopped* means halted at the wanted address, and *error* is the weight of the judged words that are wrong; with
+``counterfactual``, a call that has not returned costs ``halting`` too. Its
+expectation is linear in each x, so its minimum is at a corner of the simplices: a program. The weights follow entropic
+mirror descent: x is the softmax of accumulated gradients, so an alternative need not be probable to be learned. No
 alternative falls below a least probability; so draws differ from the present program in a few fields, and changes that
 are good only together are found.
 
@@ -142,7 +143,7 @@ class Objective:
 
     Attributes:
         correctness: of the error at the end.
-        halting: of not stopping where it should.
+        halting: of not stopping where it should, and of each call left open.
         efficiency: of the steps, as a share of the limit.
         confidence: of the error where the program stops.
     """
