@@ -234,6 +234,12 @@ class Computer(nn.Module):
         biases = program_biases(self.config)
         return torch.tensor(biases, device=self.offsets.device) if any(biases) else None
 
+    def train(self, mode: bool = True) -> Computer:
+        """As ``Module.train``. A fused optimiser changes parameters without a trace, so what was settled is settled again."""
+        self.__dict__.pop("_settled", None)
+        result: Computer = super().train(mode)
+        return result
+
     def settled(self) -> tuple[Tensor, Tensor, Tensor | None]:
         """:meth:`keys`, :meth:`allowed` and :meth:`biases` for inference, made again only when what they depend on changed."""
         parameters = (self.offsets, self.descriptions, self.selector.key.weight, self.selector.key.bias)

@@ -167,6 +167,7 @@ def test_a_call_may_follow_another_at_once(calling: NeuralLibForCausalLM, prompt
     computer.selector.no_call.bias.data.fill_(-50.0)
     computer.writer.end.bias.data[GO_ON] += 50.0
     computer.writer.lead.bias.data[LEADS.index("\n")] += 50.0
+    calling.config.disabled_programs = [name for name in computer.programs if name != "count"]
     output = greedy(calling, prompt, return_dict_in_generate=True)
     made = [call for call in output.calls[0] if call.start >= prompt.shape[1]]
     assert len(made) > 2
@@ -243,3 +244,14 @@ def test_one_whole_graph_is_refused_in_clear_words(calling: NeuralLibForCausalLM
     torch._dynamo.reset()
     with pytest.raises(Exception, match="compile without fullgraph=True"):
         torch.compile(calling, backend="eager", fullgraph=True)(prompt)
+
+
+@pytest.mark.parametrize("how", [{"fused": True}, {"foreach": True}])
+def test_keys_follow_the_optimiser(calling: NeuralLibForCausalLM, how: dict[str, bool]) -> None:
+    computer = calling.computer
+    for parameter in computer.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    computer.eval().settled()
+    computer.train()
+    torch.optim.AdamW(computer.parameters(), lr=0.1, **how).step()
+    assert torch.equal(computer.eval().settled()[0], computer.keys())
