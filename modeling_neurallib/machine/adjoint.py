@@ -403,7 +403,11 @@ def _backward(  # pragma: no cover - runs compiled
     before = np.zeros(size + 1)
     depths = np.zeros(len(g_depth))
     # Unsigned indices spare numba's test for negative ones, and small ones the cache.
-    kinds, sources, seconds = code[:, 0].astype(np.uint8), code[:, 1].astype(np.uint8), code[:, 2].astype(np.uint8)
+    kinds, sources, seconds = (
+        (code[:, 0] & ~_UNSIGNED).astype(np.uint8),
+        code[:, 1].astype(np.uint8),
+        code[:, 2].astype(np.uint8),
+    )
     targets, entries = code[:, 3].astype(np.uint8), code[:, 4]
     as_word, as_address = (entries & mask).astype(np.uint16), np.minimum(entries, size).astype(np.uint32)
     depth, top = cursor[1], len(g_depth) - 1
@@ -582,7 +586,7 @@ def _backward(  # pragma: no cover - runs compiled
 
         if fields and pc < size:
             for other in range(len(slots)):
-                g_operation[pc, other] += by_kind[slots[other]]
+                g_operation[pc, other] += by_kind[slots[other] & ~_UNSIGNED]
             for r in range(count):
                 g_source_a[pc, r] += by_source_a[r]
                 g_source_b[pc, r] += by_source_b[r]
