@@ -19,6 +19,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -428,8 +429,7 @@ class NeuralLibrary:
         needed = np.zeros(len(self.instructions), dtype=bool)
         for program in chosen:
             needed |= self._follow(program.entry)
-        starts = sorted(self.origins)
-        for start, end in zip(starts, [*starts[1:], len(needed)], strict=True):
+        for start, end in pairwise([*sorted(self.origins), len(needed)]):
             needed[start:end] = needed[start:end].any()  # whole functions, so that they stay readable
         moved = np.cumsum(needed) - 1
         code = self.instructions[needed]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +70,10 @@ class Person:
         )
 
     def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
-        """``neurallib``, which runs on."""
+        """``neurallib``, which runs on; it can be interrupted even where the tests run in the background."""
         return subprocess.Popen(
             [Path(sys.executable).with_name("neurallib"), *arguments],
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
             env=self.environment,
             cwd=self.home,
             stdin=subprocess.DEVNULL,
