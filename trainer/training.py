@@ -222,7 +222,8 @@ class NeuralLibTrainer(Trainer):
             return _Listed(lessons)
         # The first process computes what is missing, and the others find it on disk.
         with said_clearly("features of the backbone", self._features), self._args.main_process_first():
-            cache = FeatureCache(self.language_model.to(device=self._args.device), self._features)
+            self.language_model.to(self._args.device)  # type: ignore[arg-type]  # the stub of transformers
+            cache = FeatureCache(self.language_model, self._features)
             with tqdm(total=len(lessons), desc=f"{name}: features of the backbone") as bar:
                 cache.fill([lesson.conversation for lesson in lessons], progress=bar.update)
         return Lessons(lessons, cache, self.language_model.computer)
@@ -699,7 +700,7 @@ def _train_heads(
 ) -> dict[str, Any]:
     """The heads, on generated requests."""
     output = Path(recipe.output)
-    model.to(device=arguments.device)
+    model.to(arguments.device)  # type: ignore[arg-type]  # the stub of transformers
     with arguments.main_process_first():
         training, left_out = prepare(model, tokenizer, recipe, "train", recipe.examples, output)
         validation, _ = prepare(model, tokenizer, recipe, "validation", recipe.validation, output)
