@@ -85,7 +85,7 @@ def _product(text: str, state: list[int]) -> list[str]:
         if text[i] in "/÷":
             if other[0] == "0":
                 _fail(state, ZERO_DIVISOR)
-                return value
+                other = ["1", "1"]  # what follows is still read
             other = [other[1], other[0]]
             if other[1][0] == "-":
                 other = [negated(other[0]), negated(other[1])]

@@ -277,7 +277,8 @@ def test_evaluate(text: str) -> None:
     ("", "not an expression"), ("2 +", "not an expression"), ("(1", "not an expression"), ("1)", "not an expression"),
     ("2 3", "not an expression"), ("2 // 3", "not an expression"), ("2.", "not an expression"),
     ("a + 1", "not an expression"), ("2 ^ (1/2)", "not an expression"), ("2 ^ -1", "not an expression"),
-    ("1/0", "division by zero"), ("1/(2-2) +", "not an expression"), ("2^10000", "too large"), ("0^0", "1"),
+    ("1/0", "division by zero"), ("0 / 0*0", "division by zero"), ("2/0*(3", "not an expression"),
+    ("1/(2-2) +", "not an expression"), ("2^10000", "too large"), ("0^0", "1"),
 ])  # fmt: skip
 def test_evaluate_special_cases(text: str, expected: str) -> None:
     check("evaluate", text, expected=expected)
