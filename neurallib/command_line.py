@@ -686,7 +686,12 @@ def evaluate(
     """Measure a model on tasks; a run that was interrupted goes on where it was."""
     from .trainer import evaluation
 
-    names = [name for given in tasks or ["requests,general"] for name in given.split(",") if name]
+    names = [
+        name
+        for given in tasks or ["requests,general"]
+        for name in ([given] if Path(given).exists() else given.split(","))  # a file's name may hold a comma
+        if name
+    ]
     # What is wrong with the tasks is said before a model is loaded for minutes.
     before = evaluation.load_report(compare) if compare is not None else None
     chosen = [task for name in names for task in evaluation.load(name, examples, seed)]

@@ -8,6 +8,7 @@ do not depend on where it stopped.
 from __future__ import annotations
 
 import csv
+import gzip
 import hashlib
 import json
 import os
@@ -18,17 +19,19 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from ..modeling_neurallib.modeling_neurallib import NeuralLibForCausalLM
+from .adapters import is_adapted, share_config
 from .metrics import scoring
+from .own_data import labelled_calls
 
-READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
-"""File name endings → the builder of ``datasets`` that reads such files."""
+ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
+"""How the name of a file of rows ends. All but the last two may be compressed (``.jsonl.gz``)."""
 
 PROMPTS = ("prompt", "request", "question")
 ANSWERS = ("answer", "completion")
@@ -91,7 +94,7 @@ def load(spec: str, count: int | None = None, seed: int = 0) -> list[Task]:
 
     Args:
         spec: a configuration of :class:`TaskBuilder` ("numbers": the splits meant for evaluation), one split of it
-            ("numbers:digits_40"), or a file that ``datasets`` reads: .jsonl, .json, .parquet or .csv.
+            ("numbers:digits_40"), or a file of rows, see ``ENDINGS``.
         count: the most examples of each task; of a file all by default, of a configuration 200.
         seed: of the configuration's values.
 
@@ -99,7 +102,7 @@ def load(spec: str, count: int | None = None, seed: int = 0) -> list[Task]:
         EvaluationError: no such file or configuration, a file that cannot be read, a row that is none.
         TaskError: no such split.
     """
-    if Path(spec).suffix in READERS or Path(spec).exists():
+    if _ending(Path(spec)) in ENDINGS or Path(spec).exists():
         return [_file(Path(spec), count)]
     from .task_builder import TaskBuilder, load_tasks
     from .tasks import TaskError
@@ -109,7 +112,7 @@ def load(spec: str, count: int | None = None, seed: int = 0) -> list[Task]:
     if config is None:
         names = ", ".join(one.name for one in TaskBuilder.BUILDER_CONFIGS)
         raise EvaluationError(
-            f"{spec!r} is no task and no file; tasks are {names}; files end with {', '.join(READERS)}"
+            f"{spec!r} is no task and no file; tasks are {names}; files end with {', '.join(ENDINGS)}"
         )
     if split and split not in config.splits:
         raise TaskError(f"the task {name} has no split {split!r}; it has {', '.join(config.splits)}")
@@ -135,30 +138,67 @@ def _without_bars() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
+def _ending(path: Path) -> str:
+    """How the name of a file ends, compressed or not."""
+    return (path.with_suffix("") if path.suffix == ".gz" else path).suffix
+
+
 def _file(path: Path, count: int | None) -> Task:
     if not path.is_file():
         raise EvaluationError(f"{path} is no file")
-    if path.suffix not in READERS:
-        raise EvaluationError(f"{path} cannot be read as a task: a file's name ends with {', '.join(READERS)}")
-    import datasets
-
-    # Rows are read as they come, without a copy in the cache: a file that has changed since is read anew.
-    reader = READERS[path.suffix]
-    options: dict[str, Any] = {}
+    if _ending(path) not in ENDINGS:
+        raise EvaluationError(f"{path} cannot be read as a task: a file's name ends with {', '.join(ENDINGS)}")
     try:
-        if reader == "csv":
-            with path.open(newline="", encoding="utf-8") as file:
-                columns = next(csv.reader(file), [])
-            # All as text: an answer "007" is no number, and "none" is not missing.
-            features = datasets.Features({name: datasets.Value("string") for name in columns})
-            options = {"features": features, "keep_default_na": False}
-        rows = iter(datasets.load_dataset(reader, data_files=str(path), split="train", streaming=True, **options))
-        taken = list(islice(rows, count))
+        taken = list(islice(_rows(path), count))
     except Exception as error:  # whatever pandas, pyarrow and json raise
         raise EvaluationError(f"{path} cannot be read: {' '.join(str(error.__cause__ or error).split())}") from error
     if not taken:
         raise EvaluationError(f"{path} has no rows")
     return Task(path.name, path.name, tuple(_example(row, str(path), at) for at, row in enumerate(taken)))
+
+
+def _rows(path: Path) -> Iterator[Any]:
+    """The rows of a file as they stand in it: a text that looks like a number or a date stays that text."""
+    ending = _ending(path)
+    # datasets would make one type of a column of JSON: a date of "2024-03-01", a number of the text "1" beside a 1.
+    if ending in (".jsonl", ".ndjson", ".json"):
+        with _opened(path) as file:
+            yield from _json_rows(file, ending == ".json")
+        return
+    import datasets
+
+    # Streamed, without a copy in the cache: a file that has changed since is read anew.
+    options: dict[str, Any] = {}
+    if ending in (".csv", ".tsv"):
+        separator = {".csv": ",", ".tsv": "\t"}[ending]
+        with _opened(path) as file:
+            columns = next(csv.reader(file, delimiter=separator), [])
+        # All as text: an answer "007" is no number, and "none" is not missing.
+        features = datasets.Features({name: datasets.Value("string") for name in columns})
+        options = {"features": features, "keep_default_na": False, "sep": separator}
+    reader = {".tsv": "csv"}.get(ending, ending[1:])
+    yield from datasets.load_dataset(reader, data_files=str(path), split="train", streaming=True, **options)
+
+
+def _opened(path: Path) -> IO[str]:
+    if path.suffix == ".gz":
+        return cast("IO[str]", gzip.open(path, "rt", encoding="utf-8", newline=""))
+    return path.open(encoding="utf-8", newline="")
+
+
+def _json_rows(file: IO[str], whole: bool) -> Iterator[Any]:
+    """The objects of a file, one a line, or (``whole``) in a list."""
+    if whole and file.read(100).lstrip().startswith("["):
+        file.seek(0)
+        yield from json.load(file)
+        return
+    file.seek(0)
+    for number, line in enumerate(file, 1):
+        if line.strip():
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise ValueError(f"line {number} is no JSON: {error}") from None
 
 
 def _example(row: Mapping[str, Any], source: str, at: int) -> Example:
@@ -168,6 +208,8 @@ def _example(row: Mapping[str, Any], source: str, at: int) -> Example:
         EvaluationError: columns missing, or values of another type.
     """
     where = f"{source}, row {at}"
+    if not isinstance(row, Mapping):
+        raise EvaluationError(f"{where}: it is a {type(row).__name__}, expected columns")
     prompt = next((row[name] for name in PROMPTS if row.get(name)), None)
     messages = row.get("messages") or ([{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt)
     if not messages:
@@ -182,7 +224,7 @@ def _example(row: Mapping[str, Any], source: str, at: int) -> Example:
         )
     turns = [{"role": m["role"], "content": m["content"]} for m in messages]
     answers: Any = row.get("answers")
-    if answers is None:
+    if answers in (None, ""):
         said = next((row[name] for name in ANSWERS if row.get(name) is not None), None)
         if isinstance(said, list) and said and isinstance(said[-1], Mapping):
             said = said[-1].get("content")
@@ -209,48 +251,71 @@ def _example(row: Mapping[str, Any], source: str, at: int) -> Example:
 def _wanted(row: Mapping[str, Any], where: str) -> tuple[Mapping[str, Any], ...] | None:
     """The calls that a row is labelled with."""
     calls = row.get("calls")
-    if calls is None and row.get("program") and row.get("arguments") is not None:
-        calls = [{"program": row["program"], "arguments": row["arguments"]}]
-    if calls is None:
+    # Columns of text, as in a CSV file, are empty where there is nothing.
+    if calls in (None, "") and row.get("program") and row.get("arguments") not in (None, ""):
+        calls = [{"program": row["program"], "arguments": row["arguments"], "answer": None}]
+    if calls in (None, ""):
         return None
-    for call in calls if isinstance(calls, list) else [calls]:
-        if (
-            not isinstance(call, Mapping)
-            or not isinstance(call.get("program"), str)
-            or not isinstance(call.get("arguments"), list)
-            or not all(isinstance(argument, str) for argument in call["arguments"])
-        ):
-            raise EvaluationError(
-                f"{where}: a call must have the text program and the list of texts arguments: {call!r:.80}"
-            )
-    return tuple({key: call[key] for key in ("program", "arguments", "answer") if call.get(key)} for call in calls)
+    try:
+        return tuple(
+            {"program": program, "arguments": arguments} | ({"answer": answer} if answer else {})
+            for program, arguments, answer in labelled_calls(calls)
+        )
+    except (TypeError, KeyError, ValueError):
+        raise EvaluationError(
+            f"{where}: a call must have the text program and the list of texts arguments: {calls!r:.80}"
+        ) from None
 
 
 # Replies
 
 
+def caller_of(model: Any) -> NeuralLibForCausalLM | None:
+    """The model that calls programs, itself or within an adapter of PEFT; None if there is none."""
+    inner = model.get_base_model() if is_adapted(model) else model
+    # Not isinstance: the code of a model that came with its own is another class.
+    return inner if getattr(inner.config, "model_type", None) == "neurallib" else None
+
+
 def identity(model: PreTrainedModel) -> str:
-    """A hash of a model's shape and of a sample of every tensor of it, the heads and the library whole."""
+    """A hash of a model's configuration and of a sample of every tensor of it, the heads and the library whole."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
-        whole = ".computer." in name
-        sample = tensor.flatten()[:: 1 if whole else max(1, tensor.numel() // 256)]
+        # An odd step, so that the sample does not stay in one column of a matrix.
+        step = 1 if ".computer." in name else max(1, tensor.numel() // 256) | 1
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(sample.float().cpu().numpy().tobytes())
-    if isinstance(model, NeuralLibForCausalLM):
-        digest.update(json.dumps(sorted(model.config.disabled_programs or [])).encode())
-        digest.update((model.library.fingerprint if model.library is not None else "").encode())
+        digest.update(tensor.flatten()[::step].float().cpu().numpy().tobytes())
+    told = [model.config, *(getattr(model, "peft_config", {}).values())]
+    for config in told:
+        fields = {name: value for name, value in config.to_dict().items() if name not in OF_NO_ACCOUNT}
+        digest.update(json.dumps(fields, sort_keys=True, default=_plain).encode())
+    caller = caller_of(model)
+    if caller is not None and caller.library is not None:
+        digest.update(caller.library.fingerprint.encode())
     return digest.hexdigest()[:16]
 
 
+OF_NO_ACCOUNT = (
+    *("_name_or_path", "name_or_path", "base_model_name_or_path", "revision", "_commit_hash", "architectures"),
+    *("auto_map", "transformers_version", "peft_version", "dtype", "torch_dtype", "inference_mode"),
+)
+"""Fields of a configuration on which no reply depends; the type of the numbers is that of the tensors."""
+
+
+def _plain(value: Any) -> Any:
+    return sorted(value, key=str) if isinstance(value, set | frozenset) else str(value)
+
+
 @contextmanager
-def without_calls(model: PreTrainedModel) -> Iterator[None]:
+def without_calls(model: Any) -> Iterator[None]:
     """Within, no program may be called: the logits of a model with a computer are those of its backbone, to the last bit."""
-    if not isinstance(model, NeuralLibForCausalLM):
+    caller = caller_of(model)
+    if caller is None:
         yield
         return
-    config = model.computer.config
-    before, config.disabled_programs = config.disabled_programs, list(model.computer.programs)
+    share_config(caller)
+    config = caller.config
+    before, config.disabled_programs = config.disabled_programs, list(caller.computer.programs)
     try:
         yield
     finally:
@@ -320,8 +385,9 @@ class Answerer:
     def __init__(self, who: str, model: PreTrainedModel, tokenizer: Any, calls: bool, batch_size: int, new_tokens: int):
         self.who, self.model, self.tokenizer, self.calls = who, model.eval(), tokenizer, calls
         self.batch_size, self.new_tokens = batch_size, new_tokens
-        ends = {getattr(model.config, "end_of_turn_token_id", None), tokenizer.eos_token_id} - {None}
-        self.ends = sorted(ends)
+        told = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+        ends = {getattr(model.config, "end_of_turn_token_id", None), tokenizer.eos_token_id}
+        self.ends = sorted((ends | {*(told if isinstance(told, list) else [told])}) - {None})
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         self.pad = 0 if pad is None else pad
         settings = [identity(model), calls, batch_size, new_tokens, self.ends, tokenizer.chat_template]
@@ -501,11 +567,15 @@ def evaluate(
     """
     if batch_size < 1 or new_tokens < 1:
         raise EvaluationError(f"expected batch_size and new_tokens ≥ 1, found {batch_size} and {new_tokens}")
-    twice = [name for name, count in Counter(task.name for task in tasks).items() if count > 1]
-    if not tasks or twice:
-        raise EvaluationError(f"the task {twice[0]} is given twice" if twice else "there is no task to evaluate on")
-    can_call = isinstance(model, NeuralLibForCausalLM)
-    base_calls = base is not None and base[0] is not model and isinstance(base[0], NeuralLibForCausalLM)
+    if not tasks:
+        raise EvaluationError("there is no task to evaluate on")
+    for name, count in Counter(task.name for task in tasks).items():
+        if count > 1:
+            asks = {task.fingerprint for task in tasks if task.name == name}
+            why = "is given twice" if len(asks) == 1 else "stands for different examples: rename one of the files"
+            raise EvaluationError(f"the task {name} {why}")
+    can_call = caller_of(model) is not None
+    base_calls = base is not None and base[0] is not model and caller_of(base[0]) is not None
     asked = Answerer("model", model, tokenizer, can_call, batch_size, new_tokens)
     reference = None if base is None else Answerer("base", *base, base_calls, batch_size, new_tokens)
     kept = Examples(output / "examples.jsonl")
@@ -603,11 +673,12 @@ def plot(report: Mapping[str, Any], path: Path) -> None:
     """Draw exact match of each task, beside the base's, and the length-generalisation curves, with 95 % intervals.
 
     Args:
-        path: the picture; its ending chooses the format.
+        path: the picture; its ending chooses the format. One of an earlier report is removed, if nothing is drawn too.
 
     Raises:
         ImportError: matplotlib is not installed.
     """
+    path.unlink(missing_ok=True)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -639,7 +710,9 @@ def plot(report: Mapping[str, Any], path: Path) -> None:
         for label, curve in lines:
             at = [point["most"] for point in curve]
             axes.errorbar(at, [p["share"] for p in curve], yerr=_bars(curve), marker="o", capsize=3, label=label)
+        ends = sorted({point["most"] for _, curve in lines for point in curve})
         axes.set_xscale("log", base=2)
+        axes.set_xticks(ends, [f"{end:,}" for end in ends])
         axes.set_xlabel("length, up to")
         axes.legend()
     scratch = path.with_name(f".{os.getpid()}.{path.name}")

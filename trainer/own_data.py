@@ -319,8 +319,7 @@ class RowReader:
                 raise RowError("supervision is 'calls', but it has no calls ([] says that nothing is called)")
             return None
         try:
-            calls = json.loads(calls) if isinstance(calls, str) else calls
-            return [(str(call["program"]), [_argument(value) for value in call["arguments"]]) for call in calls]
+            return [(program, arguments) for program, arguments, _ in labelled_calls(calls)]
         except (TypeError, KeyError, ValueError) as error:
             raise RowError(f"its calls are not a list of program and arguments: {calls!r}") from error
 
@@ -416,6 +415,24 @@ class RowReader:
 
     def _plain(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text, add_special_tokens=False)) if text else []
+
+
+def labelled_calls(calls: Any) -> list[tuple[str, list[str], str]]:
+    """(program, arguments, answer or "") of each call of a label: a list of records, or such a list as JSON text.
+
+    Raises:
+        TypeError, KeyError, ValueError: it is something else.
+    """
+    found = []
+    for call in json.loads(calls) if isinstance(calls, str) else calls:
+        program, arguments = call["program"], call["arguments"]
+        if isinstance(arguments, str):
+            arguments = json.loads(arguments)
+        if not isinstance(program, str) or not isinstance(arguments, (list, tuple)):
+            raise TypeError(call)
+        answer = call.get("answer")
+        found.append((program, [_argument(value) for value in arguments], "" if answer is None else str(answer)))
+    return found
 
 
 def _argument(value: Any) -> str:
