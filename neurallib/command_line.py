@@ -122,7 +122,11 @@ def ask(
     prompts: Annotated[list[str], typer.Argument(metavar="PROMPT…", help="What to ask; each begins a new chat.")],
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", help="A folder or org/name; by default SmolLM2-135M-Instruct, trained."),
+        typer.Option(
+            "--model",
+            "-m",
+            help="A model or an adapter: a folder or org/name; by default SmolLM2-135M-Instruct, trained.",
+        ),
     ] = None,
     library: Annotated[
         list[str] | None, typer.Option("--library", "-l", help="Another library to call; may be given more than once.")
@@ -204,8 +208,12 @@ def _language_model(source: str | None) -> tuple[NeuralLibForCausalLM, Any]:
     from transformers import AutoConfig, AutoTokenizer
 
     from . import NeuralLibConfig, NeuralLibForCausalLM
+    from .trainer.adapters import base_of
 
     with _loading(f"the model {source}"):
+        base = base_of(source)
+        if base is not None:
+            return _adapted_model(source, *base)
         config = AutoConfig.from_pretrained(source)
     if config.model_type != NeuralLibConfig.model_type:
         raise CommandError(
@@ -214,6 +222,29 @@ def _language_model(source: str | None) -> tuple[NeuralLibForCausalLM, Any]:
         )
     with _loading(f"the model {source}"):
         return NeuralLibForCausalLM.from_pretrained(source), AutoTokenizer.from_pretrained(source)
+
+
+def _adapted_model(source: str, base: str, revision: str) -> tuple[NeuralLibForCausalLM, Any]:
+    """An adapter merged into its base, and their tokenizer: the adapter's where it has one."""
+    from transformers import AutoConfig, AutoTokenizer
+    from transformers.utils import cached_file
+
+    from . import NeuralLibConfig, NeuralLibForCausalLM
+    from .trainer.adapters import merged
+
+    with _loading(f"the base {base} of the adapter {source}"):
+        _find(base)
+        config = AutoConfig.from_pretrained(base, revision=revision)
+        if config.model_type != NeuralLibConfig.model_type:
+            raise CommandError(
+                f"{source} is an adapter for {base}, a model of type {config.model_type!r} without a computer; merge them, "
+                "and make one of the result with `neurallib assemble --base FOLDER --output DIR`"
+            )
+        model = NeuralLibForCausalLM.from_pretrained(base, revision=revision)
+    with _loading(f"the adapter {source}"):
+        own = cached_file(source, "tokenizer_config.json", _raise_exceptions_for_missing_entries=False)
+        place, commit = (base, revision) if own is None else (source, "main")
+        return merged(model, source), AutoTokenizer.from_pretrained(place, revision=commit)
 
 
 def _answers(prompt: str, answers: Sequence[tuple[str, str]]) -> Any:
@@ -661,7 +692,11 @@ def evaluate(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", help="A folder or org/name; by default SmolLM2-135M-Instruct, trained."),
+        typer.Option(
+            "--model",
+            "-m",
+            help="A model or an adapter: a folder or org/name; by default SmolLM2-135M-Instruct, trained.",
+        ),
     ] = None,
     base: Annotated[
         str | None,
@@ -733,11 +768,13 @@ def _evaluated_model(source: str | None) -> tuple[Any, Any]:
     from transformers import AutoConfig
 
     from . import NeuralLibConfig
+    from .trainer.adapters import base_of
     from .trainer.shipping import load_base
 
     with _loading(f"the model {source}"):
         plain = source == SMOLLM2 or source.endswith(".gguf")
-        plain = plain or AutoConfig.from_pretrained(source).model_type != NeuralLibConfig.model_type
+        if not plain and base_of(source) is None:
+            plain = AutoConfig.from_pretrained(source).model_type != NeuralLibConfig.model_type
         if plain:
             return load_base(source)
     return _language_model(source)

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 from conftest import opened
+from neurallib.modeling_neurallib.explanation import reply
 from neurallib.trainer.adapters import adapted
+from typer.testing import CliRunner
 
 from neurallib import (
     AdapterError,
@@ -19,6 +21,7 @@ from neurallib import (
     NeuralLibTrainingArguments,
     TrainingArgumentsError,
 )
+from neurallib.command_line import app
 
 ROWS = [
     {"prompt": "Add 12 and 30", "completion": "42"},
@@ -174,3 +177,76 @@ def test_learned_prompts_are_refused(folder: Path, tiny_tokenizer: Any) -> None:
     config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
     with pytest.raises(TrainingArgumentsError, match="no characters to read"):
         NeuralLibTrainer(model, arguments, None, ROWS, None, tiny_tokenizer, config)
+
+
+# The command line
+
+
+def said(*words: str | Path) -> dict[str, Any]:
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == 0, result.output
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
+def complaint(*words: str | Path) -> str:
+    """The one line that a failing command prints."""
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert (result.exit_code, result.stdout) == (1, ""), (result.output, result.exception)
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("neurallib: ")
+    return str(line)
+
+
+@pytest.mark.parametrize("kind", ["lora", "ia3"])
+def test_an_adapter_is_asked_like_a_whole_model(folder: Path, tiny_tokenizer: Any, kind: str) -> None:
+    model = trained(folder, tiny_tokenizer, kind).merge_and_unload()
+    adapter = folder.parent / "adapter"
+    assert (adapter / "tokenizer_config.json").is_file()
+    asked = said("ask", PROMPTS[0], "--model", adapter, "--max-new-tokens", "8", "--json")
+    expected, before = (
+        reply(one, tiny_tokenizer, PROMPTS[0], 8) for one in (model, NeuralLibForCausalLM.from_pretrained(folder))
+    )
+    assert asked["answer"] == expected.text
+    made = [(call["program"], tuple(call["arguments"]), call["result"], call["fault"]) for call in asked["calls"]]
+    assert made == [(call.program, call.arguments, call.result, call.fault) for call in expected.calls]
+    probabilities = [call["probability"] for call in asked["calls"]]
+    assert probabilities and probabilities == pytest.approx([call.probability for call in expected.calls], abs=1e-4)
+    assert probabilities[0] != pytest.approx(before.calls[0].probability, abs=1e-4), "the adapter was trained"
+    # An adapter that PEFT itself saved has no tokenizer: its base's serves.
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (adapter / name).unlink()
+    assert said("ask", PROMPTS[0], "--model", adapter, "--max-new-tokens", "8", "--json")["answer"] == expected.text
+
+
+def test_an_adapter_is_evaluated_against_its_base(folder: Path, tiny_tokenizer: Any, tmp_path: Path) -> None:
+    trained(folder, tiny_tokenizer, "lora")
+    tasks = tmp_path / "tasks.jsonl"
+    tasks.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    words = ("--tasks", tasks, "--base", folder, "--output", tmp_path / "out", "--max-new-tokens", "8", "--json")
+    found = said("evaluate", "--model", folder.parent / "adapter", *words)["tasks"]["tasks.jsonl"]
+    assert found["examples"] == found["base"]["examples"] == 3
+    records = [json.loads(line) for line in (tmp_path / "out" / "examples.jsonl").read_text().splitlines()]
+    first = {record["who"]: record["calls"][0]["probability"] for record in records if record["index"] == 0}
+    assert first["model"] != pytest.approx(first["base"], abs=1e-4)
+
+
+def test_adapters_that_cannot_be_asked_are_one_line(folder: Path, tiny_base: Any, tiny_library: Any) -> None:
+    adapter, plain = folder.parent / "adapter", folder.parent / "plain"
+    adapted(NeuralLibForCausalLM.from_pretrained(folder), configuration("lora")).save_pretrained(adapter)
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    tiny_base.save_pretrained(plain)
+    other = NeuralLibForCausalLM.from_pretrained(folder)
+    other.computer.instructions[0, -1] += 1
+    other.save_pretrained(folder.parent / "other")
+    for base, message in {
+        plain: f"{adapter} is an adapter for {plain}, a model of type 'llama' without a computer",
+        folder.parent / "other": "the adapter was made for other programs than this model has",
+        folder.parent / "gone": f"the base {folder.parent / 'gone'} of the adapter {adapter} cannot be loaded: ",
+        None: f"the adapter {adapter} names no base, as it was trained on a model that was put together in memory",
+    }.items():
+        told = config | {"base_model_name_or_path": base and str(base)}
+        (adapter / "adapter_config.json").write_text(json.dumps(told))
+        assert message in complaint("ask", "Add 1, 2", "--model", adapter)
+    (adapter / "adapter_config.json").write_text("[]")
+    assert "adapter_config.json is no configuration of PEFT" in complaint("ask", "Add 1, 2", "--model", adapter)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+import json
+import warnings
+from pathlib import Path
 from typing import Any, cast
 
 from torch import nn
-from transformers.utils import logging
+from transformers.utils import find_adapter_config_file, logging
 
 from ..modeling_neurallib.modeling_neurallib import NeuralLibForCausalLM
-from ..modeling_neurallib.sharing import base_revision
+from ..modeling_neurallib.sharing import AdapterError, base_revision
 from .arguments import TrainingArgumentsError
 
 logger = logging.get_logger(__name__)
@@ -86,3 +89,51 @@ def share_config(model: NeuralLibForCausalLM) -> None:
             for copied in cast(nn.ModuleDict, module.modules_to_save).values():
                 if hasattr(copied, "selector"):
                     copied.config = model.config
+
+
+def base_of(source: str) -> tuple[str, str] | None:
+    """Place and revision of an adapter's base; None if the source is no adapter.
+
+    Args:
+        source: a folder, or ``org/name`` on the Hub.
+    Raises:
+        AdapterError: it does not say what it is for.
+    """
+    found = find_adapter_config_file(source)
+    if found is None:
+        return None
+    try:
+        config = json.loads(Path(found).read_bytes())
+        base, revision = config["base_model_name_or_path"], config.get("revision")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise AdapterError(
+            f"{source}: adapter_config.json is no configuration of PEFT; get the adapter again"
+        ) from None
+    if not base:
+        raise AdapterError(
+            f"the adapter {source} names no base, as it was trained on a model that was put together in memory: write the "
+            "base's folder or org/name into base_model_name_or_path of its adapter_config.json"
+        )
+    return str(base), str(revision or "main")
+
+
+def merged(base: NeuralLibForCausalLM, source: str) -> NeuralLibForCausalLM:
+    """One model of a base and an adapter, heads included. The base is used up.
+
+    Args:
+        source: a folder, or ``org/name`` on the Hub.
+    Raises:
+        AdapterError: the adapter is for another model, or of a kind that does not change weights.
+    """
+    from peft import PeftModel
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the libraries about each other
+        adapter = PeftModel.from_pretrained(base, source)
+        if not hasattr(adapter.base_model, "merge_and_unload"):
+            kind = getattr(adapter.active_peft_config.peft_type, "value", "kind not recorded")
+            raise AdapterError(
+                f"the adapter {source} ({kind}) cannot be merged into its base: use one that changes weights, such as LoRA"
+            )
+        found: NeuralLibForCausalLM = adapter.merge_and_unload()
+    return found.eval()
