@@ -8,12 +8,15 @@ import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from ..configuration.configuration_neurallib import NeuralLibConfig
 from ..model_cards.adapter_card import adapter_card
 from ..model_cards.published import is_made, published_card
 from ..modeling_neurallib.library import NeuralLibrary, hub_reason
+from ..modeling_neurallib.loaded_libraries import records as library_records
 from ..modeling_neurallib.sharing import (
     CARD,
     PublishError,
@@ -110,7 +113,7 @@ def describe(
         card = _library_card(folder, name, license)
     elif ADAPTER in files:
         kind = "adapter"
-        config, described = _adapter(folder, files, base_model, base_revision)
+        config, described = _adapter(folder, files, hashes, base_model, base_revision)
         if config != json.loads(files[ADAPTER].read_bytes()):
             replaced[ADAPTER] = (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
             hashes[ADAPTER] = hashlib.sha256(replaced[ADAPTER]).hexdigest()
@@ -252,7 +255,11 @@ def _check_model(folder: Path, files: Mapping[str, Path]) -> None:
 
 
 def _adapter(
-    folder: Path, files: Mapping[str, Path], base_model: str | None, base_revision: str | None
+    folder: Path,
+    files: Mapping[str, Path],
+    hashes: Mapping[str, str],
+    base_model: str | None,
+    base_revision: str | None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """An adapter's configuration, as it is to be published, and that of its base.
 
@@ -277,7 +284,7 @@ def _adapter(
         if os.path.isdir(named):
             _check_same_weights(Path(named), base, commit)
         config = config | {"base_model_name_or_path": base, "revision": commit}
-    _check_heads(files[ADAPTER_WEIGHTS], described, base)
+    _check_heads(files[ADAPTER_WEIGHTS], training_record(folder, hashes), described, base)
     return config, described
 
 
@@ -334,24 +341,48 @@ def _base(base: str, revision: str | None) -> tuple[dict[str, Any], str | None]:
     return described, path.parent.name
 
 
-def _check_heads(weights: Path, described: Mapping[str, Any], base: str) -> None:
+def _check_heads(weights: Path, record: Mapping[str, Any] | None, described: Mapping[str, Any], base: str) -> None:
     """Refuses an adapter whose heads are for other programs than its base has.
 
+    Args:
+        record: of the training; it says which libraries the heads were trained with. described: the base's configuration.
     Raises:
-        PublishError: naming their numbers.
+        PublishError: naming the programs, or their numbers.
+        LibraryError: the base's configuration contradicts itself.
     """
     from safetensors import safe_open
 
+    way_out = "publish the base that it was trained on, with its libraries, and name it with --base-model org/name"
     with safe_open(weights, framework="numpy") as tensors:
         if f"{HEADS}offsets" not in tensors.keys():  # noqa: SIM118 - no mapping
             return
         trained = tensors.get_slice(f"{HEADS}offsets").get_shape()[0]
+        code = tensors.get_slice(f"{HEADS}instructions").get_shape()[0]
     programs = len((described.get("library") or {}).get("programs", []))
     if trained != programs:
         raise PublishError(
-            f"the adapter's heads choose among {trained} programs, its base {base} has {programs}: publish the base that it was "
-            "trained on, with its libraries, and name it with --base-model org/name"
+            f"the adapter's heads choose among {trained} programs, its base {base} has {programs}: {way_out}"
         )
+    here = library_records(NeuralLibConfig.from_dict(dict(described)))
+    instructions = sum(library.instructions for library in here if not library.by_reference)
+    if code != instructions:
+        raise PublishError(
+            f"the adapter was trained with {code} instructions inside its base, {base} has {instructions}: {way_out}"
+        )
+    known = (record or {}).get("libraries") or []
+    wanted = [f"{each['name']}.{program}" for each in known for program in each["programs"]]
+    found = [f"{each.name}.{program}" for each in here for program in each.programs]
+    for one, other in zip_longest(wanted, found, fillvalue="none") if known else ():
+        if one != other:
+            raise PublishError(
+                f"the adapter's heads were trained for the program {one} where its base {base} has {other}: {way_out}"
+            )
+    for each, library in zip(known, here, strict=False):
+        if each["fingerprint"] and library.fingerprint and each["fingerprint"] != library.fingerprint:
+            raise PublishError(
+                f"the adapter's heads were trained with library {library.name} of sha256 {each['fingerprint']}, that of its base "
+                f"{base} is {library.fingerprint}: {way_out}"
+            )
 
 
 def _check_same_weights(folder: Path, base: str, commit: str | None) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
+from ..modeling_neurallib.loaded_libraries import records
 from ..modeling_neurallib.sharing import RECORD, base_revision, hub_name, sha256, versions
 
 ARGUMENTS = (
@@ -79,6 +80,10 @@ def training_record(trainer: Any) -> dict[str, Any]:
     return {
         "base_model": hub_name(config),
         "base_revision": base_revision(config),
+        "libraries": [
+            {"name": each.name, "programs": list(each.programs), "fingerprint": each.fingerprint}
+            for each in records(config)
+        ],
         "trained": trainer.trained,
         "supervision": ours.supervision,
         "steps": state.global_step,

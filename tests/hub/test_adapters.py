@@ -76,7 +76,7 @@ told["named"] = command("publish", "local", "org/local", "--base-model", "org/ba
 weights = Path(folder, "model.safetensors")
 weights.write_bytes(weights.read_bytes()[:-1] + b"?")
 told["other weights"] = command("publish", "local", "org/x", "--base-model", "org/base")
-for base in ("plain", "fewer", "none"):
+for base in ("plain", "fewer", "renamed", "shorter", "other", "none"):
     told[base] = command("publish", "run", "org/x", "--base-model", f"org/{base}", "--dry-run")
 arguments = NeuralLibTrainingArguments(
     "heads", hub_model_id="org/heads", push_to_hub=True, max_steps=2, save_steps=1, save_total_limit=1, learning_rate=0.01,
@@ -123,9 +123,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Any, tiny_l
 @pytest.fixture(scope="module")
 def told(hub: Hub, home: Path, folder: Path) -> dict[str, Any]:
     """What an author saw: publishes the base, trains an adapter on it, publishes that, and tries what cannot be."""
-    fewer = json.loads((folder / "config.json").read_text())
+    fewer, renamed, shorter, other = (json.loads((folder / "config.json").read_text()) for _ in range(4))
     fewer["library"]["programs"] = fewer["library"]["programs"][:2]
-    for name, config in (("plain", {"model_type": "llama"}), ("fewer", fewer)):
+    renamed["library"]["programs"][1]["name"] = renamed["libraries"][0]["programs"][1] = "twice"
+    shorter["library"]["instructions"] = shorter["libraries"][0]["instructions"] = 7
+    other["libraries"][0]["fingerprint"] = "0" * 64
+    bases = {"plain": {"model_type": "llama"}, "fewer": fewer, "renamed": renamed, "shorter": shorter, "other": other}
+    for name, config in bases.items():
         hub.repositories[f"org/{name}"] = Repository()
         hub.repositories[f"org/{name}"].commit("main", {"config.json": json.dumps(config).encode()})
     said: dict[str, Any] = Person(hub, home).python(AUTHOR, folder, PROMPT)
@@ -155,7 +159,12 @@ def test_what_is_published_answers_where_neurallib_is_not(
     config = json.loads(files["adapter_config.json"])
     assert (config["base_model_name_or_path"], config["revision"]) == ("org/base", revision)
     snippet = files["README.md"].decode().split("```python\n")[1].split("```")[0]
-    assert Person(hub, tmp_path, token=None).python(WITHOUT_NEURALLIB + snippet + TOLD) == told["answer"]
+    somebody = Person(hub, tmp_path, token=None)
+    assert somebody.python(WITHOUT_NEURALLIB + snippet + TOLD) == told["answer"]
+    asked = json.loads(somebody.neurallib("ask", PROMPT, "--model", "org/adapter", "--max-new-tokens", "64", "--json"))
+    # The first call: behind it a random model goes its own way at every rounding, and merged weights are rounded.
+    first = asked["calls"][0]
+    assert [first["program"], first["arguments"], first["result"]] == told["answer"][1][0]
 
 
 def test_the_card_says_what_is_there(hub: Hub, told: dict[str, Any], revision: str, home: Path) -> None:
@@ -241,5 +250,10 @@ def test_a_trainer_of_heads_publishes_the_whole_model_at_every_save(
 def test_bases_that_are_none(hub: Hub, told: dict[str, Any]) -> None:
     assert "is a model of type 'llama' without a computer" in line(told["plain"])
     assert "choose among 4 programs, its base org/fewer has 2" in line(told["fewer"])
+    renamed = "trained for the program tiny_programs.double where its base org/renamed has tiny_programs.twice"
+    assert renamed in line(told["renamed"])
+    assert "instructions inside its base, org/shorter has 7" in line(told["shorter"])
+    other = line(told["other"])
+    assert "trained with library tiny_programs of sha256 " in other and f"org/other is {'0' * 64}: " in other
     assert "there is no repository org/none" in line(told["none"])
     assert "org/x" not in hub.repositories
