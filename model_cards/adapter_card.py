@@ -1,4 +1,10 @@
-"""The card of an adapter (PEFT) for a model with a computer inside: which base it is for, what it changes, how it was trained."""
+"""The card of an adapter (PEFT) for a model with a computer inside: which base it is for, what it changes, how it was trained.
+
+It goes up with ``neurallib publish``, with the Trainer's ``push_to_hub``, and with that of a model which the Trainer wrapped. A
+model that was wrapped by ``peft.get_peft_model``, or loaded by ``AutoPeftModelForCausalLM``, is of PEFT's own class: its
+``push_to_hub`` puts up PEFT's empty draft, because PEFT asks neither model nor adapter for a card. Such a draft is replaced by this
+card when the folder is published with ``neurallib publish``.
+"""
 
 from __future__ import annotations
 

@@ -48,6 +48,8 @@ def language_model_of(model: nn.Module) -> NeuralLibForCausalLM:
 def adapted(model: NeuralLibForCausalLM, peft_config: Any, heads: bool = True) -> Any:
     """The model with a new adapter on its backbone, which records the base's place and, if that is the Hub, its commit.
 
+    It is PEFT's own model but for its ``push_to_hub``: see :class:`~.adapted_model.AdaptedModel`.
+
     Args:
         peft_config: of LoRA, IA³, LoHa or another kind with target modules; it is not changed.
         heads: train the heads too. They are saved with the adapter (``modules_to_save``), and ``disable_adapter()`` gives back
@@ -56,6 +58,8 @@ def adapted(model: NeuralLibForCausalLM, peft_config: Any, heads: bool = True) -
         TrainingArgumentsError: another ``task_type`` than CAUSAL_LM, or a prompt that is learned.
     """
     from peft import get_peft_model
+
+    from .adapted_model import AdaptedModel
 
     config = copy.deepcopy(peft_config)
     if config.task_type is None:
@@ -78,6 +82,8 @@ def adapted(model: NeuralLibForCausalLM, peft_config: Any, heads: bool = True) -
             "(save_pretrained or push_to_hub), and train on what is loaded from there"
         )
     wrapped = get_peft_model(model, config)
+    # PEFT takes no class of others, and looks its own up by the task.
+    wrapped.__class__ = AdaptedModel
     share_config(model)
     return wrapped
 

@@ -22,11 +22,11 @@ AUTHOR = """
 import json, sys
 from pathlib import Path
 import torch
-from huggingface_hub import HfApi
-from peft import LoraConfig, PeftModel
+from huggingface_hub import HfApi, snapshot_download
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
-from neurallib import AdapterError, NeuralLibForCausalLM, NeuralLibTrainer, NeuralLibTrainingArguments
+from neurallib import AdapterError, NeuralLibForCausalLM, NeuralLibTrainer, NeuralLibTrainingArguments, PublishError
 from neurallib.command_line import app
 
 torch.set_num_threads(1)
@@ -62,6 +62,14 @@ chat = [{"role": "user", "content": prompt}]
 inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
 output = trainer.model.eval().generate(**inputs, max_new_tokens=64, return_dict_in_generate=True)
 told["answer"] = [output.sequences[0].tolist(), [[c.program, list(c.arguments), c.result] for c in output.calls[0]]]
+told["wrapped"] = str(trainer.model.push_to_hub("org/wrapped", license="mit", tokenizer=tokenizer))
+stock = get_peft_model(
+    NeuralLibForCausalLM.from_pretrained("org/base"),
+    LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"], modules_to_save=["computer"]),
+)
+stock.push_to_hub("org/stock")
+snapshot_download("org/stock", local_dir="stock")
+told["stock"] = command("publish", "stock", "org/mended", "--json")
 told["again"] = command("publish", "run", "org/again", "--license", "mit", "--json")
 
 HfApi().upload_file(path_or_fileobj=b"moved on", path_in_repo="NOTICE", repo_id="org/base")
@@ -70,7 +78,12 @@ try:
 except AdapterError as error:
     told["moved on"] = str(error)
 
-trained(folder, "local").save_model()
+local = trained(folder, "local")
+local.save_model()
+try:
+    local.model.push_to_hub("org/of-a-folder")
+except PublishError as error:
+    told["pushed of a folder"] = str(error)
 told["of a folder"] = command("publish", "local", "org/local")
 told["named"] = command("publish", "local", "org/local", "--base-model", "org/base")
 weights = Path(folder, "model.safetensors")
@@ -202,6 +215,28 @@ def test_the_command_publishes_what_the_trainer_left(hub: Hub, told: dict[str, A
     assert first["README.md"].decode().replace("org/adapter", "org/again") == again["README.md"].decode()
 
 
+def test_a_wrapped_model_goes_up_with_our_card(hub: Hub, told: dict[str, Any], revision: str) -> None:
+    assert told["wrapped"].endswith(hub.repositories["org/wrapped"].branches["main"])
+    files, trained = hub.files("org/wrapped"), hub.files("org/adapter")
+    assert files["adapter_model.safetensors"] == trained["adapter_model.safetensors"]
+    assert files["tokenizer.json"] == trained["tokenizer.json"]
+    text = files["README.md"].decode()
+    head = yaml.safe_load(text.split("---")[1])
+    assert (head["base_model"], head["license"], head["library_name"]) == ("org/base", "mit", "peft")
+    assert revision in text and 'from_pretrained("org/wrapped"' in text and "<code>reverse</code>" in text
+    assert hashlib.sha256(files["adapter_model.safetensors"]).hexdigest() in text
+    assert "More Information Needed" not in text
+
+
+def test_what_peft_itself_puts_up_is_mended_by_the_command(hub: Hub, told: dict[str, Any]) -> None:
+    assert "More Information Needed" in hub.files("org/stock")["README.md"].decode(), "PEFT's own draft"
+    assert told["stock"][0] == 0, told["stock"][2]
+    mended = hub.files("org/mended")
+    text = mended["README.md"].decode()
+    assert "More Information Needed" not in text and 'from_pretrained("org/mended"' in text
+    assert mended["adapter_model.safetensors"] == hub.files("org/stock")["adapter_model.safetensors"]
+
+
 def test_a_base_that_has_moved_on_is_refused(hub: Hub, told: dict[str, Any], revision: str) -> None:
     newest = hub.repositories["org/base"].branches["main"]
     assert told["moved on"].startswith(
@@ -212,6 +247,7 @@ def test_a_base_that_has_moved_on_is_refused(hub: Hub, told: dict[str, Any], rev
 
 def test_an_adapter_of_a_folder_is_published_once_its_base_is(hub: Hub, told: dict[str, Any], folder: Path) -> None:
     refused = line(told["of a folder"])
+    assert told["pushed of a folder"] in refused and hub.files("org/of-a-folder").keys() <= {".gitattributes"}
     assert f"the adapter's base is the folder {folder}" in refused and "--base-model org/name" in refused
     assert told["named"][0] == 0, told["named"][2]
     files = hub.files("org/local")
