@@ -675,7 +675,16 @@ def train(
     from .trainer.training import train as follow
 
     _quiet()
-    report = follow(recipe, list(overrides or []))
+    try:
+        report = follow(recipe, list(overrides or []))
+    except KeyboardInterrupt:
+        from .trainer.checkpoints import last_checkpoint
+        from .trainer.recipe import Recipe
+
+        last = last_checkpoint(Path(Recipe.load(recipe, list(overrides or [])).output) / "checkpoints")
+        goes_on = "begins again: no checkpoint was saved yet" if last is None else f"goes on from {last.name}"
+        typer.echo(f"neurallib: interrupted; the same command {goes_on}", err=True)
+        raise typer.Exit(130) from None
     typer.echo(json.dumps(report, ensure_ascii=False, indent=None if as_json else 2))
 
 

@@ -50,7 +50,10 @@ def said_clearly(what: str, folder: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def put_in_place(stage: Path, place: Path) -> None:
-    """A folder that is complete takes its place, in the stead of an older one of that name."""
+    """A folder that is complete takes its place, in the stead of an older one of that name.
+
+    Whenever it is interrupted, what stands in that place is whole, or nothing stands there.
+    """
     state = stage / "trainer_state.json"
     if state.exists():
         told = json.loads(state.read_text(encoding="utf-8"))
@@ -62,6 +65,9 @@ def put_in_place(stage: Path, place: Path) -> None:
         if path.is_file():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
+    before = stage.with_name(f"{stage.name}.before")
     if place.exists():
-        shutil.rmtree(place)
+        os.replace(place, before)
     os.replace(stage, place)
+    if before.exists():
+        shutil.rmtree(before)
