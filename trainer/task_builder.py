@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import datasets
 
@@ -37,6 +37,9 @@ LISTS = tuple(program for program, parameters in PARAMETERS.items() if parameter
 
 HELD_OUT = ("greatest_common_divisor", "maximum", "mean", "sort_descending", "power", "text_length")
 """Programs that the configuration "programs" keeps out of its train and validation splits."""
+
+
+Kind = Literal["requests", "dialogues", "general"]
 
 
 @dataclass(frozen=True)
@@ -67,15 +70,15 @@ class TaskConfig(datasets.BuilderConfig):
         seed: of the streams; values, wordings and their order depend on it.
         examples: of every split, ≥ 1.
         kind: "requests" (one message), "dialogues" (see :class:`DialogueShares`), or "general" (nothing must be called).
-        general_share: share of general conversation among requests, 0 to 1.
-        shares: of the kinds of dialogues; None for the usual ones.
+        general_share: share of general conversation among requests, 0 to 1; of the kind "requests" alone.
+        shares: of the kinds of dialogues, for the kind "dialogues" alone; None for the usual ones.
         splits: name → :class:`Shape`. evaluated: the splits that an evaluation takes if it is given none.
     """
 
     version: datasets.Version | str | None = "1.0.0"
     seed: int = 0
     examples: int = 1_000
-    kind: Literal["requests", "dialogues", "general"] = "requests"
+    kind: Kind = "requests"
     general_share: float = 0.0
     shares: DialogueShares | None = None
     splits: Mapping[str, Shape] = field(default_factory=lambda: dict(_BY_PHRASING))
@@ -167,6 +170,16 @@ class TaskBuilder(datasets.GeneratorBasedBuilder):
             raise TaskError(
                 f"expected examples ≥ 1 and general_share from 0 to 1, found {config.examples} and {config.general_share}"
             )
+        if config.kind not in get_args(Kind):
+            raise TaskError(f"kind must be one of {', '.join(get_args(Kind))}, found {config.kind!r}")
+        for name, given, kind in (
+            ("general_share", config.general_share != 0, "requests"),
+            ("shares", config.shares is not None, "dialogues"),
+        ):
+            if given and config.kind != kind:
+                raise TaskError(
+                    f"{name} is of configurations of kind {kind!r}; {config.name} is of kind {config.kind!r}"
+                )
 
     def _info(self) -> datasets.DatasetInfo:
         text, number = datasets.Value("string"), datasets.Value("int32")

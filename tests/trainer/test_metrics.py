@@ -50,6 +50,10 @@ def call(program: str, *arguments: str) -> dict[str, Any]:
         ("42", ["42", "42"], False, False),
         ("42 and 7 and 8", ["42", "7"], False, False),
         ("", ["42"], False, False),
+        ("ba.", ["ba."], True, True),
+        ("b a", ["b,a"], False, False),
+        ("-1 , -2", ["-1 -2"], True, True),
+        ("It is -5.", ["−5"], False, True),
     ],
 )
 def test_replies_against_answers(reply: str, answers: list[str], exact: bool, stated: bool) -> None:
@@ -71,6 +75,8 @@ def test_calls_are_paired_in_order_and_as_well_as_can_be() -> None:
     assert scoring.pairs([call("add", "9", "9"), add], [add]) == [(add, add)]
     assert len(scoring.pairs([double, add], [add, double])) == 2
     assert scoring.pairs([], [add]) == []
+    assert scoring.same_arguments(call("mean", "1,2 , 3"), call("mean", "1 2 3"))
+    assert not scoring.same_arguments(call("reverse", "hello, you"), call("reverse", "hello you"))
 
 
 def test_precision_recall_selection_and_reading() -> None:

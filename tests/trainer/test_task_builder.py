@@ -118,6 +118,14 @@ def test_what_there_is_not_is_said(tmp_path: Path) -> None:
         load_tasks("requests", cache_dir=tmp_path, example=3)
     with pytest.raises(TaskError, match="examples ≥ 1"):
         load_tasks("requests", cache_dir=tmp_path, examples=0)
+    with pytest.raises(TaskError, match="kind must be one of requests, dialogues, general, found 'dialogue'"):
+        TaskBuilder("requests", cache_dir=str(tmp_path), kind="dialogue")
+    with pytest.raises(TaskError, match="general_share is of configurations of kind 'requests'; dialogues is of kind"):
+        TaskBuilder("dialogues", cache_dir=str(tmp_path), general_share=0.2)
+    with pytest.raises(
+        TaskError, match="shares is of configurations of kind 'dialogues'; general is of kind 'general'"
+    ):
+        TaskBuilder("general", cache_dir=str(tmp_path), shares=DialogueShares())
     with pytest.raises(TaskError, match="cannot give the split 'test'; it has train, validation"):
         load_tasks("general", "test", cache_dir=tmp_path, examples=2)
 

@@ -26,7 +26,7 @@ METRICS = (
 
 
 class MetricError(ValueError):
-    """A metric that there is not, or inputs that cannot be scored."""
+    """A metric that there is not."""
 
 
 def metric_path(name: str) -> str:

@@ -25,13 +25,14 @@ _NUMBERS = (
     re.compile(rf"(?<![\w.]){_SIGNED}\d+(?:,\d{{3}}(?!\d))*(?:\.\d+)?(?:/\d+)?"),
     re.compile(rf"(?<![\w.]){_SIGNED}\d+(?:\.\d+)?(?:/\d+)?"),
 )
+_LISTED = re.compile(r"(?<=\d)\s*,\s*(?=[-−+]?\.?\d)")
 _BETWEEN = re.compile(r"\s*(?:[,;|]\s*(?:and\s+)?|\s+and\s+|\s+)\s*")
 _QUOTED = re.compile(r"\"([^\"\n]+)\"|“([^”\n]+)”|`([^`\n]+)`|(?<!\w)'([^'\n]+)'(?!\w)")
 
 
 def folded(text: str) -> str:
-    """Text in which neither white space nor the commas of a list matter."""
-    return " ".join(text.replace(",", " ").split())
+    """Text in which neither white space nor commas between numbers matter."""
+    return " ".join(_LISTED.sub(" ", text).split())
 
 
 def is_exact(reply: str, answers: Sequence[str]) -> bool:
@@ -41,7 +42,7 @@ def is_exact(reply: str, answers: Sequence[str]) -> bool:
     stated, see :func:`is_stated`.
     """
     if len(answers) == 1:
-        return folded(reply.strip().removesuffix(".")) == folded(answers[0])
+        return folded(answers[0]) in (folded(reply), folded(reply.strip().removesuffix(".")))
     return is_stated(reply, answers)
 
 
@@ -71,7 +72,7 @@ def _plain(number: str) -> str:
 def _numbers(answer: str) -> list[str] | None:
     """The numbers that an answer consists of; None if it is text."""
     parts = folded(answer).split()
-    return parts if parts and all(_NUMBERS[1].fullmatch(part) for part in parts) else None
+    return [*map(_plain, parts)] if parts and all(_NUMBERS[1].fullmatch(part) for part in parts) else None
 
 
 def _end(reply: str, answer: str, start: int) -> int | None:
@@ -114,7 +115,7 @@ def same_program(made: CallRecord, wanted: CallRecord) -> bool:
 
 
 def same_arguments(made: CallRecord, wanted: CallRecord) -> bool:
-    """Whether the arguments are the same, up to white space and the commas of a list."""
+    """Whether the arguments are the same, up to white space and commas between numbers."""
     return [*map(folded, made["arguments"])] == [*map(folded, wanted["arguments"])]
 
 
