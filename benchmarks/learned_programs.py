@@ -197,9 +197,8 @@ def adaptation(chosen: list[Case], seeds: int, iterations: int, show: bool) -> l
 
 def corrupted(code: np.ndarray, rows: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
     """The program with ``count`` fields, that are read, replaced at random."""
-    config = functions.CONFIG
+    config, entries = functions.CONFIG, entries_of(code, functions.CONFIG)
     while True:
-        entries = entries_of(code, config)
         edits = random.permutation(single_edits(entries, config, rows))
         used: set[tuple[int, int]] = set()
         wrong = code.copy()
@@ -211,7 +210,11 @@ def corrupted(code: np.ndarray, rows: np.ndarray, count: int, random: np.random.
             wrong[row, column] = entry - config.values if word else entry
             used.add((int(row), int(column)))
             if len(used) == count:
-                return wrong
+                break
+        # An operation that now jumps may have found a word in place of an address.
+        jumps = functions._JUMPS[wrong[:, 0]]
+        if ((wrong[jumps, 4] >= 0) & (wrong[jumps, 4] < len(code))).all():
+            return wrong
 
 
 METHODS = ("counterfactual", "random search", "exhaustive search", "adjoint", "dense")

@@ -535,6 +535,11 @@ class NeuralLibrary:
             raise LibraryError(
                 f"there must be {len(learned.rows)} learned instructions of {len(FIELDS)} fields, found {np.shape(instructions)}"
             )
+        if not np.issubdtype(np.asarray(instructions).dtype, np.integer):
+            raise LibraryError(
+                f"learned instructions must be integers, found {np.asarray(instructions).dtype}; discretise the soft program "
+                "(discretised of machine.learning)"
+            )
         self._validate_learned(learned)
         code[learned.rows] = instructions
         return replace(self, instructions=code, learned=learned, repository="", revision="")
@@ -546,10 +551,10 @@ class NeuralLibrary:
         found, starts = [], sorted(self.origins)
         for position, address in enumerate(self.learned.rows.tolist()):
             before, after = self.learned.origin[address].tolist(), self.instructions[address].tolist()
-            if before != after:
+            was, now = (_one_line(self._mnemonic(row, {})) for row in (before, after))
+            if was != now:  # or only fields that are not read differ
                 place = bisect_right(starts, address) - 1
                 name = self.origins[starts[place]].name if place >= 0 else ""
-                was, now = (_one_line(self._mnemonic(row, {})) for row in (before, after))
                 found.append(Change(address, _one_line(name), was, now, self.learned.probability(position, after)))
         return found
 

@@ -25,6 +25,7 @@ from neurallib.modeling_neurallib.library import (
     Program,
     ProgramFault,
 )
+from neurallib.modeling_neurallib.machine.learning import READS
 from neurallib.modeling_neurallib.machine.operations import CODES, Fault
 from safetensors.numpy import load_file, save_file
 
@@ -490,3 +491,14 @@ def test_learned_rows_and_shapes_are_validated(library: NeuralLibrary) -> None:
             library.with_learned(replace(learned, **changes), row)
     with pytest.raises(LibraryError, match="there must be 1 learned instructions"):
         library.with_learned(learned, row[:, :3])
+    with pytest.raises(LibraryError, match="must be integers, found float32; discretise the soft program"):
+        library.with_learned(learned, row.astype(np.float32))
+
+
+def test_fields_that_no_operation_reads_are_no_change(library: NeuralLibrary) -> None:
+    learned = relearned(library)
+    assert learned.learned is not None
+    row = library.instructions[learned.learned.rows]
+    assert not READS[row[0, 0], 1]
+    row[0, 1] = 7  # a source of ``constant``
+    assert not library.with_learned(learned.learned, row).changes()

@@ -87,16 +87,18 @@ def function(task: str) -> Function:
 def state(arguments: list[Any], random: Random, config: MachineConfig = CONFIG) -> list[int]:
     """Registers and memory, R + N words, as the function is called with these arguments.
 
-    Where lists lie is random, and so is what the convention leaves open: a program that relied on it would be right here only.
+    Where lists and their numbers lie is random, and so is what the convention leaves open: a program that relied on it would be
+    right here only.
     """
     registers, memory = ([random.randrange(config.values) for _ in range(n)] for n in (config.registers, config.memory))
     free = random.randint(1, 12)
     for place, argument in enumerate(arguments):
         if isinstance(argument, list):
             registers[place] = free
-            words = [len(argument), len(argument), free + 3, *(value % config.values for value in argument)]
-            memory[free : free + len(words)] = words
-            free += len(words) + random.randint(0, 4)
+            numbers = free + 3 + random.randint(0, 4)
+            memory[free : free + 3] = len(argument), len(argument), numbers
+            memory[numbers : numbers + len(argument)] = [value % config.values for value in argument]
+            free = numbers + len(argument) + random.randint(0, 4)
         else:
             registers[place] = argument % config.values
     registers[-2:] = free, config.memory - 1

@@ -30,6 +30,7 @@ from .state import (
     MachineError,
     MachineState,
     RunResult,
+    SoftProgramError,
     TraceStep,
     check_arguments,
     code_points,
@@ -50,9 +51,12 @@ def validated(instructions: np.ndarray, config: MachineConfig) -> np.ndarray:
     """The instructions as int64 [P, 5], with the immediates that no operation reads set to 0.
 
     Raises:
+        SoftProgramError: they are distributions, a ``SoftProgram``.
         MachineError: naming the first instruction with a field out of range. Operations are known codes, registers
             0…R−1, jump and call targets 0…P−1, other immediates −V/2…V/2−1.
     """
+    if all(hasattr(instructions, name) for name in FIELDS):
+        raise _soft(instructions)
     code = np.asarray(instructions)
     if code.ndim != 2 or code.shape[1] != len(FIELDS) or not len(code) or not np.issubdtype(code.dtype, np.integer):
         raise MachineError(
@@ -68,6 +72,30 @@ def validated(instructions: np.ndarray, config: MachineConfig) -> np.ndarray:
     _refuse(code, 4, -config.half, config.half - 1, words)
     code[~(targets | words), 4] = 0
     return code
+
+
+def _soft(program: Any) -> SoftProgramError:
+    """The error for a ``SoftProgram``, which names the field that is farthest from one-hot."""
+    rows = [np.asarray(getattr(program, name).detach().cpu().double()) for name in FIELDS]
+    distances = 1 - np.stack([row.max(-1) for row in rows], axis=1)
+    # A weight that is not finite is farther than any other.
+    instruction, field = divmod(int(np.where(np.isfinite(distances), distances, np.inf).argmax()), len(FIELDS))
+    name, distance, count = FIELDS[field], float(distances[instruction, field]), int((~(distances <= 1e-6)).sum())
+    if not np.isfinite(distance):
+        found = f"{name} of instruction {instruction} has weights that are not finite"
+    elif count:
+        weight, entry = rows[field][instruction].max(), int(rows[field][instruction].argmax())
+        found = (
+            f"{count} of its fields are soft, most of all {name} of instruction {instruction}: its greatest weight is "
+            f"{weight:.6g}, of entry {entry}, {distance:.6g} from one-hot"
+        )
+    else:
+        found = "all its fields are one-hot"
+    return SoftProgramError(
+        f"instructions must be integers of shape [P, {len(FIELDS)}], found a program of distributions, and {found}; run "
+        "discretised(program, config) of machine.learning, or the distributions on the dense engine",
+        name, instruction, distance,
+    )  # fmt: skip
 
 
 def _refuse(code: np.ndarray, field: int, least: int, most: int, rows: np.ndarray) -> None:

@@ -8,9 +8,14 @@ a draw of all of them. The loss of a run is
 where *stopped* means halted at the wanted address, and *error* is the weight of the judged words that are wrong; with
 ``counterfactual``, a call that has not returned costs ``halting`` too. Its
 expectation is linear in each x, so its minimum is at a corner of the simplices: a program. The weights follow entropic
-mirror descent: x is the softmax of accumulated gradients, so an alternative need not be probable to be learned. No
-alternative falls below a least probability; so draws differ from the present program in a few fields, and changes that
-are good only together are found.
+mirror descent: x is the softmax of accumulated gradients, so an alternative need not be probable to be learned. A common
+temperature of all that is not the present program keeps the mean number of fields in which a draw differs from it. So draws
+differ mostly in what the gradient has found to do no harm, and seldom in what does: the simplex has no corner at which one
+change alone helps when two are good only together.
+
+At every draw the gradient also names the changes of one field that promise the least loss there. The steepest of them are
+**proposals**: each is run exactly on all examples, up to the first that it is wrong on, and one that is right in the fewest
+steps so far is where the weights begin anew. No program is taken on the word of a gradient.
 
 Three gradients, by name:
 
@@ -236,6 +241,12 @@ def discretised(program: SoftProgram, config: MachineConfig, origin: np.ndarray 
     return np.where(READS[code[:, 0]], code, 0 if origin is None else origin)
 
 
+_MARGIN = 3.0
+"""By how much the logit of what a field holds is greater than the others', at the start."""
+_DEEPEST = 6.0
+"""By how much it is greater at most: what does harm is still drawn, e³ times as seldom as what does none."""
+
+
 class _Weights:
     """The weights that learn: accumulated gradients, and the distributions that they make.
 
@@ -250,29 +261,38 @@ class _Weights:
             field.numpy() for field in vars(SoftProgram.from_instructions(origin, config, torch.float64)).values()
         ]
         read = READS[origin[:, 0]]
-        share = spread / max(1, int(read[rows].sum()))
-        # The logit, relative to the greatest, at which all other alternatives of a field together have ``share``.
-        self.least = [float(np.log(share / (1 - share) / (exact.shape[1] - 1))) for exact in self.exact]
-        self.logits = [(1 - exact) * least for exact, least in zip(self.exact, self.least, strict=True)]
+        self.spread = spread
+        self.held = rows[:, None] & (read if free else np.ones_like(read))
+        self.logits = [(exact - 1) * _MARGIN for exact in self.exact]
         for column, logits in enumerate(self.logits if free else ()):
             logits[~read[:, column]] = 0
         self._distribute()
 
     def follow(self, gradients: Gradients, rate: float) -> None:
         """One step of mirror descent."""
-        for logits, gradient, least in zip(self.logits, gradients, self.least, strict=True):
+        for logits, gradient in zip(self.logits, gradients, strict=True):
             logits -= rate * gradient
             logits -= logits.max(-1, keepdims=True)
-            np.maximum(logits, least, out=logits)
+            np.maximum(logits, -_DEEPEST, out=logits)
         self._distribute()
 
     def program(self) -> SoftProgram:
         return SoftProgram(*map(torch.from_numpy, self.columns))
 
     def _distribute(self) -> None:
+        """Softmax, with all but the greatest weight of each field that is held divided by exp(c), c ≥ 0, so that a draw differs
+        in ``spread`` of these fields on average, or fewer."""
+        weights = [np.exp(logits) for logits in self.logits]
+        others = np.stack([each.sum(-1) - 1 for each in weights], axis=1)[self.held]
+        low, high = 0.0, 50.0
+        for _ in range(40):
+            middle = (low + high) / 2
+            scaled = others * np.exp(-middle)
+            low, high = (middle, high) if (scaled / (1 + scaled)).sum() > self.spread else (low, middle)
         self.columns = []
-        for logits, exact in zip(self.logits, self.exact, strict=True):
-            soft = np.exp(logits)
+        for column, (each, exact) in enumerate(zip(weights, self.exact, strict=True)):
+            least = np.where(self.held[:, column, None] & (each < 1), np.exp(-high), 1.0)
+            soft = each * least
             self.columns.append(np.where(self.rows[:, None], soft / soft.sum(-1, keepdims=True), exact))
 
 
@@ -287,7 +307,8 @@ def learn(
     iterations: int = 200,
     batch: int = 8,
     rate: float = 5.0,
-    spread: float = 0.3,
+    spread: float = 1.0,
+    proposals: int = 64,
     restart: int = 100,
     free: bool = True,
     max_steps: int | None = None,
@@ -304,10 +325,10 @@ def learn(
         iterations: steps of mirror descent, at most.
         batch: examples for each, drawn at random; each meets a program of its own draw.
         rate: of mirror descent: an alternative whose loss is greater by 1 loses a factor exp(rate) at a step.
-        spread: in how many fields a draw differs from the present program, about, by chance alone; below the number of
-            fields that the instructions read.
-        restart: after so many iterations the weights begin anew at the best program so far: they can lose their way in
-            programs that are all equally wrong, where no single field helps.
+        spread: in how many fields that it reads a draw differs from the present program on average, at most; below their number.
+        proposals: how many of the steepest changes are tried exactly at each draw, at most; 0 leaves all to mirror descent.
+        restart: after so many iterations without a better program the weights begin anew at the best: they can lose their
+            way in programs that are all equally wrong, where no single field helps.
         free: fields that their operation does not read start uniform; otherwise near what they hold, like the others. Adaptation
             is better free. What repair needs may still be there, where an operation is wrong that does not read it.
         max_steps: of every run while it learns; the machine's own by default.
@@ -331,6 +352,8 @@ def learn(
     ):  # fmt: skip
         if not 0 < number < most:
             raise LearningError(f"{name} must be greater than 0 and less than {most}, found {number}")
+    if proposals < 0:
+        raise LearningError(f"proposals must be at least 0, found {proposals}")
     if kind not in _GRADIENTS:
         raise LearningError(f"kind must be one of {', '.join(_GRADIENTS)}, found {kind!r}")
     if kind == "adjoint" and objective.efficiency:
@@ -338,32 +361,106 @@ def learn(
             "the adjoint has no derivative by the number of steps; use kind='counterfactual' or 'dense'"
         )
     limit = max_steps or config.max_steps
+    trial = _Trial(origin, learned, config, examples, limit)
     weights = _Weights(origin, learned, config, spread, free)
     random = np.random.default_rng(seed)
-    best, fewest = origin, np.inf
     present = np.zeros(0)
     losses: list[float] = []
-    runs = 0
+    begun = 0
     for iteration in range(iterations + 1):
         candidate = discretised(weights.program(), config, origin)
         if not np.array_equal(candidate, present):
             present = candidate
-            found = judge(candidate, config, examples, limit)
-            runs += len(examples)
-            inside = learned[candidate[learned & _JUMPS[candidate[:, 0]], 4]].all()
-            if inside and found.right.all() and found.steps.mean() < fewest:
-                best, fewest = candidate, float(found.steps.mean())
-        spent = budget is not None and runs >= budget
-        if iteration == iterations or spent or (first and fewest < np.inf):
+            if not trial.judge(candidate) and trial.right:
+                begun, weights = iteration, _Weights(trial.best, learned, config, spread, free)
+        spent = budget is not None and trial.runs >= budget
+        if iteration == iterations or spent or (first and trial.right):
             break
-        if iteration and iteration % restart == 0:
-            weights = _Weights(best, learned, config, spread, free)
-        chosen = examples[random.integers(len(examples), size=batch)]
-        gradients, loss, used = _GRADIENTS[kind](weights, config, chosen, objective, limit, random)
+        if iteration - begun == restart:
+            begun, weights = iteration, _Weights(trial.best, learned, config, spread, free)
+        chosen = random.integers(len(examples), size=batch)
+        # What a run in fewer steps than the best program's costs less than; any right run, while there is none.
+        saved = objective.efficiency / limit * (trial.steps[chosen] - 0.5 * trial.right) + 1e-9
+        gradients, loss, used, found = _GRADIENTS[kind](
+            weights, config, examples[chosen], objective, limit, random, saved, proposals
+        )
         losses.append(loss)
-        runs += used
+        trial.runs += used
         weights.follow(gradients, rate)
-    return Learned(weights.program(), best, fewest < np.inf, losses, runs)
+        best = trial.best
+        for code, edits in found:
+            trial.propose(code, edits, None if budget is None else budget - trial.runs)
+        if trial.best is not best:
+            begun, weights = iteration + 1, _Weights(trial.best, learned, config, spread, free)
+    return Learned(weights.program(), trial.best, trial.right, losses, trial.runs)
+
+
+class _Trial:
+    """The best program so far, and what it cost to find.
+
+    Attributes:
+        best: int64 [P, 5]; the one that learning started at, while none is right.
+        right: whether it is right on all examples.
+        steps: of its run on each example, int64 [B].
+        runs: that were spent.
+    """
+
+    def __init__(self, origin: np.ndarray, rows: np.ndarray, config: MachineConfig, examples: Examples, limit: int):
+        self.best, self.right, self.steps, self.runs = origin, False, np.full(len(examples), limit), 0
+        self._origin, self._rows, self._config, self._examples, self._limit = origin, rows, config, examples, limit
+        self._registers = np.ascontiguousarray(examples.start[:, : config.registers], np.int64)
+        self._memory = np.ascontiguousarray(examples.start[:, config.registers :], np.int32)
+
+    def judge(self, program: np.ndarray) -> bool:
+        """Whether a program is right on all examples; it is kept if it is the best so far."""
+        jumps = self._rows & _JUMPS[program[:, 0]]
+        if not self._rows[program[jumps, 4]].all():
+            return False
+        found = judge(program, self._config, self._examples, self._limit)
+        self.runs += len(self._examples)
+        right = bool(found.right.all())
+        if right and (not self.right or found.steps.sum() < self.steps.sum()):
+            self.best, self.right, self.steps = program, True, found.steps
+        return right
+
+    def propose(self, code: np.ndarray, edits: np.ndarray, budget: int | None = None) -> None:
+        """Tries changes of a program one after the other: each on one example after the other, up to the first that it is wrong on.
+
+        Args:
+            code: fields as indices into their distributions, int64 [P, 5].
+            edits: int64 [K, 3]: row, column, index of what is there instead.
+            budget: runs that may be spent.
+        """
+        for found in self.all_right(code, edits[:, None], budget):
+            row, column, entry = edits[found]
+            changed = code.copy()
+            changed[row, column] = entry
+            program = _as_instructions(changed, self._config, self._origin)
+            if program is not None:
+                self.judge(program)
+
+    def all_right(
+        self, code: np.ndarray, edits: np.ndarray, budget: int | None = None, example: int | None = None, limit: int = 0
+    ) -> Iterator[int]:
+        """The indices of those sets of changes, int64 [K, n, 3], row −1 for none, that are right on all examples, or on one of
+        them within ``limit`` steps."""
+        slots = edits.copy()
+        operations = (edits[:, :, 1] == 0) & (edits[:, :, 0] >= 0)
+        slots[operations, 2] = SLOTS[edits[operations, 2]]
+        some = slice(None) if example is None else slice(example, example + 1)
+        end = None if budget is None else self.runs + budget
+        begin, program = 0, packed(code, self._config.values)
+        while begin < len(slots) and (end is None or self.runs < end):
+            found, used = first_right(
+                program, slots[begin:], self._examples.entry, self._examples.stop, self._registers[some],
+                self._memory[some], self._examples.wanted[some], self._examples.weights[some], self._config.call_depth,
+                limit or self._limit, self._config.values, 2**62 if end is None else end - self.runs,
+            )  # fmt: skip
+            self.runs += used
+            if found < 0:
+                return
+            begin += found + 1
+            yield begin - 1
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -372,6 +469,24 @@ def learn(
 
 Gradients = list[np.ndarray]
 """For each field, float64 [P, K]."""
+
+Proposals = list[tuple[np.ndarray, np.ndarray]]
+"""Programs as indices into their distributions, int64 [P, 5], and changes of one field of each, the steepest first, int64 [K, 3]:
+row, column, index of what is there instead."""
+
+
+def _steepest(losses: np.ndarray, rows: np.ndarray, widths: np.ndarray, below: float, most: int) -> np.ndarray:
+    """The alternatives of least loss, int64 [K, 3], among those of a loss below this.
+
+    Args:
+        losses: of the alternatives of each learned row, field by field, [rows, Σ widths].
+    """
+    found = np.flatnonzero(losses < below)
+    found = found[np.argsort(losses.ravel()[found], kind="stable")[:most]]
+    row, at = np.divmod(found, int(widths.sum()))
+    ends = np.cumsum(widths)
+    column = np.searchsorted(ends, at, side="right")
+    return np.column_stack([np.flatnonzero(rows)[row], column, at - (ends - widths)[column]])
 
 
 def _drawn(weights: _Weights, random: np.random.Generator) -> np.ndarray:
@@ -387,7 +502,9 @@ def _counterfactual(
     objective: Objective,
     limit: int,
     random: np.random.Generator,
-) -> tuple[Gradients, float, int]:
+    saved: np.ndarray,
+    most: int,
+) -> tuple[Gradients, float, int, Proposals]:
     size, split = len(weights.rows), config.registers
     widths = np.array([x.shape[1] for x in weights.columns], np.int64)
     starts = np.where(weights.rows, (np.cumsum(weights.rows) - 1) * widths.sum(), -1)
@@ -401,8 +518,8 @@ def _counterfactual(
         (objective.correctness + objective.confidence) * examples.weights[:, :, None], config.values, axis=2
     )
     np.put_along_axis(costs, examples.wanted[:, :, None], 0.0, axis=2)
-    first = int(weights.rows.argmax())
-    for start, cost in zip(examples.start, costs, strict=True):
+    first, found = int(weights.rows.argmax()), []
+    for start, cost, below in zip(examples.start, costs, saved, strict=True):
         code = _drawn(weights, random)
         _, used = alternatives(
             packed(code, config.values), SLOTS, examples.entry, start[:split].astype(np.int64),
@@ -414,11 +531,12 @@ def _counterfactual(
         total += losses
         base += losses[code[first, 0]]
         runs += used
+        found.append((code, _steepest(losses, weights.rows, widths, below, most)))
     gradients = [np.zeros_like(x) for x in weights.columns]
     rows = np.split(total.reshape(-1, int(widths.sum())) / len(examples), np.cumsum(widths)[:-1], axis=1)
     for gradient, part in zip(gradients, rows, strict=True):
         gradient[weights.rows] = part
-    return gradients, base / len(examples), runs
+    return gradients, base / len(examples), runs, found
 
 
 def _states(examples: Examples, config: MachineConfig) -> tuple[Tensor, Tensor]:
@@ -441,9 +559,11 @@ def _adjoint(
     objective: Objective,
     limit: int,
     random: np.random.Generator,
-) -> tuple[Gradients, float, int]:
-    gradients = [np.zeros_like(x) for x in weights.columns]
-    total = 0.0
+    saved: np.ndarray,
+    most: int,
+) -> tuple[Gradients, float, int, Proposals]:
+    gradients, found = [np.zeros_like(x) for x in weights.columns], []
+    total, widths = 0.0, np.array([x.shape[1] for x in weights.columns])
     for number in range(len(examples)):
         example, code = examples[number : number + 1], torch.from_numpy(_drawn(weights, random))
         hard = [one_hot(code[:, k], x.shape[1]).double().requires_grad_() for k, x in enumerate(weights.columns)]
@@ -454,10 +574,13 @@ def _adjoint(
         error = _expected_errors(state.memory, state.registers, example).sum()
         stopped = (state.halted * state.program_counter[:, example.stop]).sum()
         loss = (objective.correctness + objective.confidence) * error + objective.halting * (1 - stopped)
-        for gradient, part in zip(gradients, torch.autograd.grad(loss, hard), strict=True):
-            gradient += part.numpy() / len(examples)
+        parts = [part.numpy() for part in torch.autograd.grad(loss, hard)]
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient += part / len(examples)
         total += float(loss.detach())
-    return gradients, total / len(examples), len(examples)
+        promised = np.concatenate(parts, axis=1)[weights.rows]  # relative to what each field holds
+        found.append((code.numpy(), _steepest(promised, weights.rows, widths, 0.0, most)))
+    return gradients, total / len(examples), len(examples), found
 
 
 def _dense(
@@ -467,7 +590,9 @@ def _dense(
     objective: Objective,
     limit: int,
     random: np.random.Generator,
-) -> tuple[Gradients, float, int]:
+    saved: np.ndarray,
+    most: int,
+) -> tuple[Gradients, float, int, Proposals]:
     soft = [torch.from_numpy(x).requires_grad_() for x in weights.columns]
     machine = DenseMachine(SoftProgram(*soft), config)
     state = machine.state_from(*_states(examples, config), [examples.entry] * len(examples))
@@ -480,7 +605,12 @@ def _dense(
         if float(state.halted.detach().min()) > 0.999:
             break
     loss = (loss + objective.correctness * error + objective.halting * (1 - stopped)).mean()
-    return [part.numpy() for part in torch.autograd.grad(loss, soft)], float(loss.detach()), len(examples)
+    gradients = [part.numpy() for part in torch.autograd.grad(loss, soft)]
+    code = np.stack([x.argmax(-1) for x in weights.columns], axis=1)
+    promised = [each - np.take_along_axis(each, code[:, k, None], 1) for k, each in enumerate(gradients)]
+    widths = np.array([x.shape[1] for x in weights.columns])
+    steepest = _steepest(np.concatenate(promised, axis=1)[weights.rows], weights.rows, widths, 0.0, most)
+    return gradients, float(loss.detach()), len(examples), [(code, steepest)]
 
 
 _GRADIENTS = {"counterfactual": _counterfactual, "adjoint": _adjoint, "dense": _dense}
@@ -502,6 +632,7 @@ def search(
     rows: np.ndarray | None = None,
     exhaustive: bool = False,
     most: int = 4,
+    fewest: bool = False,
     max_steps: int | None = None,
     seed: int = 0,
 ) -> Learned:
@@ -514,49 +645,70 @@ def search(
         budget: runs that may be spent.
         exhaustive: all programs that differ in one field, then all in two, …, in a random order of the fields; otherwise
             programs that differ in 1…``most`` fields, drawn at random.
+        fewest: this program is right; look for others that take fewer steps, each among those that differ in a few fields
+            from the one before, until the budget is spent. One that saves no step on an example drawn at random is given up there.
     """
     origin = validated(instructions, config)
     examples.check(config, len(origin))
     learned = np.ones(len(origin), bool) if rows is None else np.asarray(rows, bool)
-    limit, code, split = max_steps or config.max_steps, entries_of(origin, config), config.registers
-    registers = np.ascontiguousarray(examples.start[:, :split], np.int64)
-    memory = np.ascontiguousarray(examples.start[:, split:], np.int32)
-    runs = 0
-    for edits in _edits(code, config, learned, most, exhaustive, np.random.default_rng(seed)):
-        slots = edits.copy()
-        operations = (edits[:, :, 1] == 0) & (edits[:, :, 0] >= 0)
-        slots[operations, 2] = SLOTS[edits[operations, 2]]
-        begin = 0
-        while begin < len(edits) and runs < budget:
-            found, used = first_right(
-                packed(code, config.values), slots[begin:], examples.entry, examples.stop, registers, memory,
-                examples.wanted, examples.weights, config.call_depth, limit, config.values, budget - runs,
-            )  # fmt: skip
-            runs += used
-            if found < 0:
-                break
-            begin += found + 1
+    random = np.random.default_rng(seed)
+    trial = _Trial(origin, learned, config, examples, max_steps or config.max_steps)
+    if fewest and not trial.judge(origin):
+        raise LearningError(
+            "the program to start at is not right on every example; leave out fewest, or repair it first"
+        )
+    going = True
+    while going and trial.runs < budget:
+        going = _searched(
+            trial, entries_of(trial.best, config), config, learned, budget, most, exhaustive, fewest, random
+        )
+        going = going and fewest
+    return Learned(SoftProgram.from_instructions(trial.best, config), trial.best, trial.right, [], trial.runs)
+
+
+def _searched(
+    trial: _Trial,
+    code: np.ndarray,
+    config: MachineConfig,
+    rows: np.ndarray,
+    budget: int,
+    most: int,
+    exhaustive: bool,
+    fewest: bool,
+    random: np.random.Generator,
+) -> bool:
+    """Whether a better program was found before the budget was spent."""
+    for edits in _edits(code, config, rows, most, exhaustive, random):
+        if fewest:
+            example = int(random.integers(len(trial.steps)))
+            left = budget - trial.runs
+            tried = trial.all_right(code, edits, left, example, int(trial.steps[example]) - 1)
+            found = (k for k in tried if list(trial.all_right(code, edits[k : k + 1], budget - trial.runs)))
+        else:
+            found = trial.all_right(code, edits, budget - trial.runs)
+        for k in found:
             changed = code.copy()
-            for row, column, entry in edits[begin - 1]:
+            for row, column, entry in edits[k]:
                 if row >= 0:
                     changed[row, column] = entry
             program = _as_instructions(changed, config)
             # The search does not look for overflow; the exact engine does.
-            if program is not None and judge(program, config, examples, limit).right.all():
-                return Learned(SoftProgram.from_instructions(program, config), program, True, [], runs)
-        if runs >= budget:
-            break
-    return Learned(SoftProgram.from_instructions(origin, config), origin, False, [], runs)
+            before = trial.best
+            if program is not None and trial.judge(program) and trial.best is not before:
+                return True
+        if trial.runs >= budget:
+            return False
+    return False
 
 
-def _as_instructions(code: np.ndarray, config: MachineConfig) -> np.ndarray | None:
-    """Instructions of fields given as indices; None if one jumps past the end."""
+def _as_instructions(code: np.ndarray, config: MachineConfig, origin: np.ndarray | None = None) -> np.ndarray | None:
+    """Instructions of fields given as indices, those that are not read as in ``origin`` or 0; None if one jumps past the end."""
     jumps = _JUMPS[code[:, 0]]
     if (code[jumps, 4] >= len(code)).any():
         return None
     words = code[:, 4] % config.values
     immediate = np.where(jumps, code[:, 4], words - config.values * (words >= config.half))
-    return np.where(READS[code[:, 0]], np.column_stack([code[:, :4], immediate]), 0)
+    return np.where(READS[code[:, 0]], np.column_stack([code[:, :4], immediate]), 0 if origin is None else origin)
 
 
 def single_edits(code: np.ndarray, config: MachineConfig, rows: np.ndarray) -> np.ndarray:

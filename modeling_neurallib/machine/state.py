@@ -29,6 +29,21 @@ class MachineError(ValueError):
     """Something that this machine cannot run: an instruction out of range, an argument that does not fit."""
 
 
+class SoftProgramError(MachineError):
+    """A program of distributions where instructions are wanted.
+
+    Attributes:
+        field: of the instruction farthest from one-hot; one of ``operations.FIELDS``.
+        instruction: its address.
+        distance: 1 − the greatest weight of that field, 0…1: its distance in total variation from one-hot. NaN if it has
+            weights that are not finite.
+    """
+
+    def __init__(self, message: str, field: str, instruction: int, distance: float) -> None:
+        self.field, self.instruction, self.distance = field, instruction, distance
+        super().__init__(message)
+
+
 @dataclass(frozen=True)
 class RunResult:
     """The outcome of one run.

@@ -26,7 +26,7 @@ from neurallib.modeling_neurallib.machine.learning import (
     search,
 )
 from neurallib.modeling_neurallib.machine.operations import CODES, Fault
-from neurallib.modeling_neurallib.machine.state import MachineError
+from neurallib.modeling_neurallib.machine.state import MachineError, SoftProgramError
 
 SMALL = MachineConfig(values=16, memory=8, registers=6, call_depth=2, max_steps=40)
 
@@ -78,7 +78,10 @@ def test_the_gradient_is_the_loss_of_every_alternative() -> None:
     examples, objective = counted(1), Objective(1, 0.5, 0.25, 0)
     weights = learning._Weights(COUNTED, ROWS, SMALL, spread=1e-9, free=False)
     weights.columns = weights.exact  # every draw is the program itself
-    gradients, loss, spent = learning._counterfactual(weights, SMALL, examples, objective, 30, np.random.default_rng(0))
+    below = 0.2
+    gradients, loss, spent, proposed = learning._counterfactual(
+        weights, SMALL, examples, objective, 30, np.random.default_rng(0), np.array([below]), 10**6
+    )
 
     def loss_of(code: np.ndarray) -> float:
         final = ExactMachine(code, SMALL).execute([0], examples.start[:, :6], examples.start[:, 6:], 30)
@@ -93,6 +96,10 @@ def test_the_gradient_is_the_loss_of_every_alternative() -> None:
         # A fault leaves the words that were there; the result is then judged as it stands.
         assert gradients[column][row, value] == pytest.approx(loss_of(changed)), (row, column, value)
     assert not gradients[0][:2].any()
+    ((code, edits),) = proposed  # those of a loss below, the least first
+    losses = [gradients[column][row, value] for row, column, value in edits]
+    assert (code == entries_of(COUNTED, SMALL)).all() and losses == sorted(losses) and losses[-1] < below
+    assert len(losses) == sum(int((each[ROWS] < below).sum()) for each in gradients)
 
 
 def test_discretised_is_the_inverse_of_one_hot() -> None:
@@ -119,8 +126,24 @@ def test_soft_programs_are_refused_where_they_are_wrong() -> None:
         immediate[1, 0] = value
         with pytest.raises(GradientError, match=message):
             discretised(replace(program, immediate=immediate), SMALL)
-    with pytest.raises(MachineError, match="instructions must be integers"):
+
+
+def test_a_soft_program_given_to_exact_is_named_by_its_softest_field() -> None:
+    program = SoftProgram.from_instructions(COUNTED, SMALL, torch.float64)
+    with pytest.raises(
+        SoftProgramError, match=r"\[P, 5\], found a program of distributions, and all its fields are one-hot"
+    ):
         ExactMachine(program, SMALL)  # type: ignore[arg-type]
+    program.immediate[3, 1], program.immediate[3, 4] = 0.75, 0.25
+    program.target[4, 1], program.target[4, 0] = 0.875, 0.125
+    with pytest.raises(
+        SoftProgramError, match=r"2 of its fields are soft.*0\.75, of entry 1, 0\.25 from.*discretised"
+    ) as e:
+        learn(program, SMALL, counted(2), Objective())  # type: ignore[arg-type]
+    assert (e.value.field, e.value.instruction, e.value.distance) == ("immediate", 3, 0.25)
+    program.source_a[2, 0] = float("nan")
+    with pytest.raises(SoftProgramError, match="source_a of instruction 2 has weights that are not finite"):
+        judge(program, SMALL, counted(2))  # type: ignore[arg-type]
 
 
 def test_adaptation_saves_steps_and_stays_right() -> None:
@@ -132,6 +155,32 @@ def test_adaptation_saves_steps_and_stays_right() -> None:
     assert (found.instructions[:2] == COUNTED[:2]).all()
     again = learn(COUNTED, SMALL, given_, Objective(1, 1, 1, 1), rows=ROWS, iterations=60, max_steps=30, seed=0)
     assert (again.instructions == found.instructions).all() and again.losses == found.losses
+
+
+def test_proposals_are_judged_on_all_examples() -> None:
+    """The steepest change at one example may be wrong on another: it is tried, and not kept."""
+    examples = counted()
+    trial = learning._Trial(COUNTED, ROWS, SMALL, examples, 30)
+    assert trial.judge(COUNTED) and trial.runs == len(examples)
+    before = trial.steps.copy()
+    code = entries_of(COUNTED, SMALL)
+    # Not to jump to the test before the first turn is right where one is added at least once; r1 left as it is never is.
+    trial.propose(code, np.array([[4, 4, 0], [2, 4, 3], [2, 4, 4]]))
+    assert trial.best[2, 4] == 3 and (trial.best != COUNTED).sum() == 1 and (trial.steps == before - 2).all()
+    spent = trial.runs
+    trial.propose(code, np.array([[2, 4, 3]]), budget=5)
+    assert trial.runs == spent + 5
+
+
+def test_learning_with_proposals_and_without() -> None:
+    found = {}
+    for proposals in (0, 16):
+        found[proposals] = learn(
+            COUNTED, SMALL, counted(), Objective(1, 1, 1, 1), rows=ROWS, iterations=2, batch=2, proposals=proposals,
+            max_steps=30, seed=0,
+        )  # fmt: skip
+    steps = {each: judge(found[each].instructions, SMALL, counted()).steps.mean() for each in found}
+    assert steps[16] < steps[0] and found[16].right and found[0].right
 
 
 def broken() -> np.ndarray:
@@ -193,6 +242,7 @@ def test_bad_input() -> None:
         ("rows must be bool of shape", {"rows": np.ones(3, bool)}, examples),
         ("spread must be greater than 0", {"spread": 0.0}, examples),
         ("rate must be greater than 0", {"rate": float("nan")}, examples),
+        ("proposals must be at least 0, found -1", {"proposals": -1}, examples),
         ("kind must be one of", {"kind": "magic"}, examples),
         ("no derivative by the number of steps", {"kind": "adjoint"}, examples),
         ("weights of the examples must be finite", {}, replace(examples, weights=examples.weights * np.nan)),
