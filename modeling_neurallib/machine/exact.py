@@ -1,6 +1,6 @@
 """The exact engine: the machine on integers, for answering and for trying candidates during training.
 
-Three ways to execute the same instructions, all equal in every register, word, fault and step count:
+Four ways to execute the same instructions, all equal in every register, word, fault and step count:
 
 - ``reference_step`` is the definition: one instruction, straight from the table in ``operations``. It is slow and
   drives traces, tests and the last instruction of the portable path.
@@ -8,9 +8,10 @@ Three ways to execute the same instructions, all equal in every register, word, 
 - the portable path, where numba is not installed: basic blocks translated to Python source. It handles the usual case
   of every instruction; at anything else (a fault, a halt, no steps left) it stops *before* the instruction and lets
   ``reference_step`` go on. So its faults cannot differ from the definition's.
+- on a CUDA device, where one is asked for: one Triton kernel for a batch of thousands of machines, in ``cuda``.
 
-Both fast paths keep words as two's complement integers −V/2…V/2−1, which fit 32 bits for every V ≤ 2**32, and mark the
-pages of memory that a run writes, so that the memory is wiped between short runs at the cost of what they touched.
+All fast paths keep words as two's complement integers −V/2…V/2−1, which fit 32 bits for every V ≤ 2**32. Those of the CPU mark
+the pages of memory that a run writes, so that the memory is wiped between short runs at the cost of what they touched.
 """
 
 from __future__ import annotations
@@ -623,17 +624,31 @@ class ExactMachine:
         instructions: int64 [P, 5], columns as in ``operations.FIELDS``.
         config: the shape of the machine.
         portable: True for the path without numba, False to insist on numba, None for numba if it is installed.
+        device: a CUDA device such as ``"cuda"`` that ``run_batch`` and ``execute`` run on, None for the CPU. It is for
+            batches: a single machine is faster on the CPU.
 
     Raises:
-        MachineError: an instruction is out of range (its address and field are named), or numba is missing.
+        MachineError: an instruction is out of range (its address and field are named), numba is missing, or the device is
+            not there.
     """
 
-    def __init__(self, instructions: np.ndarray, config: MachineConfig, portable: bool | None = None):
+    def __init__(
+        self,
+        instructions: np.ndarray,
+        config: MachineConfig,
+        portable: bool | None = None,
+        device: str | None = None,
+    ):
         installed = importlib.util.find_spec("numba") is not None
         if portable is False and not installed:
             raise MachineError("the native path needs numba: pip install 'neurallib[fast]', or leave portable at None")
         self.config = config
         self.portable = not installed if portable is None else portable
+        self.device = None
+        if device is not None:
+            from .cuda import device_of
+
+            self.device = device_of(device)
         self._array = validated(instructions, config)
         self._code: list[Instruction] = [tuple(row) for row in self._array.tolist()]
         self._packed = _packed(self._array)
@@ -688,6 +703,8 @@ class ExactMachine:
             )
         limit = self.config.max_steps if max_steps is None else max_steps
         self._check_entries(entries)
+        if self.device is not None:
+            return self._run_on_device(entries, arguments, limit)
         kernel = None if self.portable else _native()
         if kernel is None:
             return [self._run_portable(entry, texts, limit) for entry, texts in zip(entries, arguments, strict=True)]
@@ -699,12 +716,7 @@ class ExactMachine:
             self._packed, registers, memory, counters, steps, faults, image, bounds, np.empty(4096, np.uint32),
             output_bounds, self.config.call_depth, limit, self.config.values, True,
         )  # fmt: skip
-        characters = output[: output_bounds[-1]].tobytes().decode("utf-32-le")
-        ends = output_bounds.tolist()
-        return [
-            RunResult(None, count, Fault(fault)) if fault else RunResult(characters[start:end], count, Fault.none)
-            for start, end, count, fault in zip(ends, ends[1:], steps.tolist(), faults.tolist(), strict=False)
-        ]
+        return self._results(output[: output_bounds[-1]], output_bounds, steps, faults)
 
     def trace(self, entry: int, arguments: Sequence[str], limit: int = 10_000) -> Iterator[TraceStep]:
         """The first ``limit`` steps of a run, one by one, by ``reference_step``.
@@ -732,6 +744,10 @@ class ExactMachine:
         """
         self._check_states(entries, registers, memory)
         limit = self.config.max_steps if max_steps is None else max_steps
+        if self.device is not None:
+            from .cuda import execute
+
+            return execute(self._array, self.config, entries, registers, memory, limit, self.device)
         counters, steps, faults = self._columns(entries)
         r, m = self._to_signed(registers, np.int64), self._to_signed(memory, np.int32)
         kernel = None if self.portable else _native()
@@ -818,6 +834,26 @@ class ExactMachine:
         bounds = np.array([0, *accumulate(lengths)], np.int64)
         registers = np.array(rows, np.int64).reshape(-1, self.config.registers)
         return image, bounds, self._to_signed(registers, np.int64)
+
+    @staticmethod
+    def _results(
+        output: np.ndarray, output_bounds: np.ndarray, steps: np.ndarray, faults: np.ndarray
+    ) -> list[RunResult]:
+        characters = output.tobytes().decode("utf-32-le")
+        ends = output_bounds.tolist()
+        return [
+            RunResult(None, count, Fault(fault)) if fault else RunResult(characters[start:end], count, Fault.none)
+            for start, end, count, fault in zip(ends, ends[1:], steps.tolist(), faults.tolist(), strict=False)
+        ]
+
+    def _run_on_device(self, entries: Sequence[int], arguments: Sequence[Sequence[str]], limit: int) -> list[RunResult]:
+        from .cuda import run_texts
+
+        assert self.device is not None
+        image, bounds, registers = self._images(arguments)
+        return self._results(
+            *run_texts(self._array, self.config, entries, registers, image, bounds, limit, self.device)
+        )
 
     def _start(self, entry: int, arguments: Sequence[str]) -> MachineState:
         self._check_entries([entry])

@@ -1,0 +1,191 @@
+"""The engines on a CUDA device equal those of the CPU. Without a device the same kernels run in Triton's interpreter."""
+
+from __future__ import annotations
+
+import os
+import sys
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from machine_programs import REVERSE, assemble, runs
+from neurallib.configuration.machine_config import MachineConfig
+from neurallib.modeling_neurallib.machine.exact import ExactMachine
+from neurallib.modeling_neurallib.machine.operations import OPERATIONS, Fault, evaluate, signed
+from neurallib.modeling_neurallib.machine.state import FinalStates, MachineError
+
+from neurallib import compile_library
+
+ON_DEVICE = torch.cuda.is_available()
+if not ON_DEVICE and "triton" in sys.modules:
+    pytest.skip("triton was imported before it could be told to interpret", allow_module_level=True)
+INTERPRETING = mock.patch.dict(os.environ, {} if ON_DEVICE else {"TRITON_INTERPRET": "1"})
+with INTERPRETING:
+    pytest.importorskip("triton", reason="Triton is not installed; it comes with PyTorch for CUDA")
+    from neurallib.modeling_neurallib.machine import cuda, triton_kernels
+
+EXAMPLES = 100 if ON_DEVICE else 12
+SMALL = [
+    MachineConfig(values=16, memory=16, registers=6, call_depth=2, max_steps=60),
+    MachineConfig(values=64, memory=5, registers=6, call_depth=3, max_steps=60),
+    MachineConfig(values=2**31, memory=70, registers=7, call_depth=2, max_steps=60),
+    MachineConfig(values=2**32, memory=130, registers=6, call_depth=1, max_steps=60),
+]
+TEXT = MachineConfig(values=2**31, memory=300, registers=16, max_steps=1_000)
+
+
+@pytest.fixture(autouse=True)
+def interpreting_on_one_thread():
+    """Triton reads its environment when it is imported and when it runs; the tensors here are small."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    # The interpreter takes as long for a block of any size.
+    with INTERPRETING, mock.patch.object(cuda, "BLOCK", cuda.BLOCK if ON_DEVICE else 256):
+        yield
+    torch.set_num_threads(threads)
+
+
+def same(left: FinalStates, right: FinalStates) -> None:
+    for name in ("faults", "steps", "program_counters", "registers", "memory"):
+        np.testing.assert_array_equal(getattr(left, name), getattr(right, name), err_msg=name)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Operations, and the exact engine
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("values", [4, 16, 64])
+def test_every_operation_on_every_pair_of_words_is_that_of_the_table(values):
+    rows = [(o, a, b) for o in OPERATIONS if o.semantics for a in range(values) for b in range(values)]
+    numbers = triton_kernels.NUMBERS[[o.code for o, _, _ in rows]] & (triton_kernels.IMMEDIATE - 1)
+    device = cuda.device_of("cuda")
+    operands = [[signed(row[column], values) for row in rows] for column in (1, 2)]
+    kinds, a, b = (torch.tensor(list(column), device=device) for column in (numbers.tolist(), *operands))
+    results, faults = torch.zeros_like(a), torch.zeros_like(a)
+    triton_kernels.operate_on_pairs[(-(-len(rows) // 1024),)](
+        kinds, a, b, results, faults, len(rows), values.bit_length() - 1, BLOCK=1024
+    )
+    for (o, a, b), result, fault in zip(rows, results.tolist(), faults.tolist(), strict=True):
+        assert (result % values, fault) == evaluate(o.code, a, b, signed(b, values), values), (o.name, a, b)
+
+
+def test_operations_at_the_edges_of_the_widest_words():
+    values = 2**32
+    edges = [0, 1, 2, 3, 7, 31, 32, 33, 46_341, 2**16, 2**31 - 1, 2**31, 2**31 + 1, 2**32 - 3, 2**32 - 2, 2**32 - 1]
+    config = MachineConfig(values=values, memory=1, registers=6, max_steps=2)
+    for operation in (o for o in OPERATIONS if o.semantics and o.kind == "alu"):
+        machine = ExactMachine(np.array([(operation.code, 0, 1, 2, 0), (0, 0, 0, 0, 0)]), config, device="cuda")
+        registers = np.array([(a, b, 5, 0, 0, 0) for a in edges for b in edges])
+        final = machine.execute([0] * len(registers), registers, np.zeros((len(registers), 1), np.int64))
+        for k, (a, b) in enumerate(registers[:, :2].tolist()):
+            value, fault = evaluate(operation.code, a, b, 0, values)
+            assert (final.registers[k, 2], final.faults[k]) == (5 if fault else value, fault), (operation.name, a, b)
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(runs(SMALL, batch=5), st.integers(0, 60))
+def test_random_programs_run_as_on_the_cpu(case, max_steps):
+    config, code, entries, registers, memory = case
+    found = ExactMachine(code, config, device="cuda").execute(entries, registers, memory, max_steps)
+    same(found, ExactMachine(code, config).execute(entries, registers, memory, max_steps))
+
+
+@pytest.mark.parametrize(
+    ("lines", "fault"),
+    [
+        (["constant 0 7", "add_immediate 0 0 1", "halt"], Fault.overflow),
+        (["divide 0 0 0", "halt"], Fault.division_by_zero),
+        (["constant 0 -1", "load 1 0 0", "halt"], Fault.wild_access),
+        (["constant 0 5", "store 0 7 0", "halt"], Fault.wild_access),
+        (["index 0 0 1", "index_immediate 0 0 -1", "halt"], Fault.wild_access),
+        (["check 0 0", "halt"], Fault.index_out_of_range),
+        (["guard 0 0", "halt"], Fault.out_of_memory),
+        (["call 0"], Fault.stack_overflow),
+        (["return"], Fault.stack_underflow),
+        (["jump 0"], Fault.out_of_steps),
+        (["move 0 0"], Fault.bad_program_counter),
+        (["jump 2", "return", "call 1"], Fault.bad_program_counter),
+    ],
+)  # fmt: skip
+def test_faults_are_those_of_the_cpu(lines, fault):
+    config = MachineConfig(values=16, memory=12, registers=6, call_depth=2, max_steps=10)
+    start = [0], np.zeros((1, 6), np.int64), np.zeros((1, 12), np.int64)
+    found = ExactMachine(assemble(*lines), config, device="cuda").execute(*start)
+    assert Fault(found.faults[0]) is fault
+    same(found, ExactMachine(assemble(*lines), config).execute(*start))
+
+
+def test_more_machines_than_a_block_and_than_a_part(monkeypatch):
+    generator = np.random.default_rng(0)
+    batch, config = 75, MachineConfig(values=64, memory=4, registers=6, call_depth=2, max_steps=200)
+    code = assemble("jump_if_zero 0 3", "add_immediate 0 0 -1", "jump 0", "store 1 0 2", "halt")
+    registers = generator.integers(0, 12, (batch, 6))
+    start = generator.integers(0, 4, batch).tolist(), registers, generator.integers(0, 64, (batch, 4))
+    expected = ExactMachine(code, config).execute(*start)
+    machine = ExactMachine(code, config, device="cuda")
+    same(machine.execute(*start), expected)
+    monkeypatch.setattr(cuda, "BLOCK", 32)
+    same(machine.execute(*start), expected)
+    monkeypatch.setattr(cuda, "LARGEST_BATCH", 4_800)
+    assert len(list(cuda.parts(batch, cuda._state_bytes(config)))) > 1
+    same(machine.execute(*start), expected)
+
+
+def test_texts_go_in_and_come_out(monkeypatch):
+    texts = ["", "a", "neurallib", "für 𝄞", "\0x"]
+    half_a_pair = assemble("constant 2 55296", "store 0 0 2", "halt")
+    beyond = assemble("constant 1 300", "halt")
+    code = np.concatenate([REVERSE, half_a_pair, beyond])
+    entries = [0] * len(texts) + [len(REVERSE), len(REVERSE) + len(half_a_pair)]
+    calls = [[text] for text in texts] + [["ab"], ["ab"]]
+    for part in (cuda.LARGEST_BATCH, 50_000):
+        monkeypatch.setattr(cuda, "LARGEST_BATCH", part)
+        found = ExactMachine(code, TEXT, device="cuda").run_batch(entries, calls)
+        assert found == ExactMachine(code, TEXT).run_batch(entries, calls)
+    assert [result.text for result in found] == [text[::-1] for text in texts] + [None, None]
+    assert [result.fault for result in found[-2:]] == [Fault.wild_access] * 2
+
+
+def test_an_empty_batch():
+    machine = ExactMachine(assemble("halt"), TEXT, device="cuda")
+    assert machine.run_batch([], []) == []
+    final = machine.execute([], np.zeros((0, 16), np.int64), np.zeros((0, 300), np.int64))
+    assert final.memory.shape == (0, 300) and final.steps.shape == (0,)
+
+
+def add(first: int, second: int) -> int:
+    """Add two integers."""
+    return first + second
+
+
+def initials(text: str) -> str:
+    """The first letter of each word."""
+    result = ""
+    before = " "
+    for character in text:
+        if before == " " and character != " ":
+            result += character
+        before = character
+    return result
+
+
+def test_a_compiled_library_runs_as_on_the_cpu():
+    library = compile_library([add, initials])
+    config = MachineConfig(values=2**31, memory=512, registers=16, call_depth=16, max_steps=5_000)
+    calls = [("add", ["12", "30"]), ("add", ["-7", "x"]), ("initials", ["big red dog"]), ("initials", [""])]
+    code, entries = library.instructions_for(config), [library.programs[name].entry for name, _ in calls]
+    arguments = [texts for _, texts in calls]
+    found = ExactMachine(code, config, device="cuda").run_batch(entries, arguments)
+    assert found == ExactMachine(code, config).run_batch(entries, arguments)
+    assert found[0].text == "42" and found[2].text == "brd"
+
+
+def test_other_devices_are_refused():
+    with pytest.raises(MachineError, match="must be a CUDA device"):
+        ExactMachine(assemble("halt"), TEXT, device="cpu")
+    with mock.patch.object(cuda, "triton", None), pytest.raises(MachineError, match="Triton is not installed"):
+        ExactMachine(assemble("halt"), TEXT, device="cuda")
