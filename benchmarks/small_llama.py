@@ -1,19 +1,30 @@
-"""A Llama of two layers, trained from scratch, with the paper's reader and a computer; and its two baselines.
+"""A Llama of two layers, trained from scratch, with the paper's reader and a computer; and what it is compared with.
 
 What the experiments of ``paper.py`` share: the learners, the loop that trains them within a budget of processor time, and
 the split of their errors. The learners, all with the same backbone, data and budget:
 
 - an estimator's name (``dense``, …): the last hidden state of the prompt → ``CategoricalReader`` → machine → ``ResultHead``
   → answer, learned from answers alone;
+- ``enumerated``: the same, by the exact likelihood: the sum over all readings there are, each run. What the estimators
+  estimate; for calls of few words only;
+- ``shown``: the same network, trained on the words that it should read;
 - ``alone``: the same network without the computer; it writes the answer token by token;
 - ``tool``: the same network writes the text of a call, which Python executes. It is shown the calls, not only the answers.
+
+How the backbone starts is one choice for all of them. ``copying``: besides random weights every layer's attention passes on
+what it looks at (its value and output projections begin near the identity), so the last hidden state says which tokens stand
+in the prompt, though not where, as a pretrained network's can; and the words of a call that are written as tokens are read by
+these tokens' embeddings. ``random``: neither.
 """
 
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from itertools import product
+from math import prod
+from typing import Any, Literal, Protocol
 
 import torch
 from neurallib.modeling_neurallib.categorical_reader import (
@@ -37,7 +48,14 @@ ESTIMATORS: dict[str, tuple[CategoricalEstimator, Arithmetic, int]] = {
 }
 """Learners with the computer: estimator, arithmetic, and samples, chosen so that an update of each takes about as long."""
 
+CONTROLS = ("enumerated", "shown")
 BASELINES = ("alone", "tool")
+
+Start = Literal["copying", "random"]
+COPYING = 0.5
+"""Of the identity, in the value and output projections of a backbone that starts ``copying``."""
+MOST_READINGS = 8_192
+"""The most readings that ``enumerated`` sums over."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +82,7 @@ class Task(Protocol):
         vocabulary: tokens.
         values: V.
         alternatives: of each word of the call, for the reader.
+        tokens: of each word the token of its value 0, None where its values are no tokens.
         selects: words of the call that select the program; the others are its arguments.
         sizes: of the examples that are trained on, drawn with equal chances.
     """
@@ -71,6 +90,7 @@ class Task(Protocol):
     vocabulary: int
     values: int
     alternatives: list[int]
+    tokens: list[int | None]
     selects: int
     sizes: list[int]
 
@@ -108,28 +128,54 @@ def configuration(vocabulary: int, width: int) -> LlamaConfig:
     )
 
 
+def pass_on(model: LlamaModel) -> None:
+    """Lets every layer's attention begin by adding up what it looks at."""
+    with torch.no_grad():
+        for layer in model.layers:
+            for weight in (layer.self_attn.v_proj.weight, layer.self_attn.o_proj.weight):
+                weight += COPYING * torch.eye(len(weight))
+
+
 class WithComputer(nn.Module):
     """The backbone, the paper's reader, the machine and the head."""
 
-    def __init__(self, task: Task, learner: str, width: int, generator: torch.Generator):
+    def __init__(self, task: Task, learner: str, width: int, generator: torch.Generator, start: Start):
         super().__init__()
-        self.task, self.generator = task, generator
-        self.estimator, arithmetic, self.samples = ESTIMATORS[learner]
+        self.task, self.generator, self.learner = task, generator, learner
+        self.estimator, arithmetic, self.samples = ESTIMATORS.get(learner, ESTIMATORS["marginal"])
         self.backbone = LlamaModel(configuration(task.vocabulary, width))
-        self.reader = CategoricalReader(width, task.alternatives, task.values)
+        if start == "copying":
+            pass_on(self.backbone)
+        tokens = task.tokens if start == "copying" else None
+        self.reader = CategoricalReader(width, task.alternatives, task.values, tokens)
         self.head = ResultHead(task.vocabulary, task.values, range(task.values))
         self.calls = {size: task.call(arithmetic, size) for size in (*task.sizes, None)}
+        if learner == "enumerated":
+            if prod(task.alternatives) > MOST_READINGS:
+                raise ValueError(
+                    f"{prod(task.alternatives)} readings are too many to enumerate, at most {MOST_READINGS}"
+                )
+            self.readings = torch.tensor(list(product(*map(range, task.alternatives))))  # [K, W]
+            self.outcomes = self.calls[None].answers(self.readings, 1)[:, 0]
 
     def words(self, prompts: Tensor) -> Tensor:
-        words: Tensor = self.reader(self.backbone(prompts, use_cache=False).last_hidden_state[:, -1])
+        state = self.backbone(prompts, use_cache=False).last_hidden_state[:, -1]
+        words: Tensor = self.reader(state, self.backbone.embed_tokens.weight)
         return words
 
     def loss(self, batch: Batch, size: int) -> Tensor:
         words = self.words(batch.prompts)[:, : batch.words.shape[1]]
-        results = self.calls[size](
+        if self.learner == "shown":
+            tiny = torch.finfo(words.dtype).tiny
+            return -words.gather(-1, batch.words[..., None]).clamp_min(tiny).log().sum((1, 2)).mean()
+        if self.learner == "enumerated":
+            chances = words[:, torch.arange(words.shape[1])[:, None], self.readings.T].prod(1)  # [B, K]
+            results = words.new_zeros(words[:, 0].shape).index_add(1, self.outcomes, chances)
+            return -self.head.likelihood(results[:, None], batch.answers).mean()
+        runs = self.calls[size](
             words, batch.answers.shape[1], self.estimator, samples=self.samples, generator=self.generator
         )
-        return -results.log_likelihood(self.head, batch.answers).mean()
+        return -runs.log_likelihood(self.head, batch.answers).mean()
 
     def answers(self, batch: Batch) -> Tensor:
         words = self.words(batch.prompts).argmax(-1)
@@ -153,10 +199,12 @@ class WithComputer(nn.Module):
 class WithoutComputer(nn.Module):
     """The backbone as a language model: it writes the answer, or the text of a call (``tool``)."""
 
-    def __init__(self, task: Task, learner: str, width: int):
+    def __init__(self, task: Task, learner: str, width: int, start: Start):
         super().__init__()
         self.task, self.tool = task, learner == "tool"
         self.model = LlamaForCausalLM(configuration(task.vocabulary, width))
+        if start == "copying":
+            pass_on(self.model.model)
 
     def loss(self, batch: Batch, size: int) -> Tensor:
         target = batch.calls if self.tool else batch.answers
@@ -165,12 +213,11 @@ class WithoutComputer(nn.Module):
 
     def answers(self, batch: Batch) -> Tensor:
         target = batch.calls if self.tool else batch.answers
-        tokens, past, written = batch.prompts, None, []
+        tokens = batch.prompts
         for _ in range(target.shape[1]):
-            output = self.model(tokens, past_key_values=past, use_cache=True)
-            tokens, past = output.logits[:, -1:].argmax(-1), output.past_key_values
-            written.append(tokens)
-        text = torch.cat(written, dim=1)
+            following = self.model(tokens, use_cache=False).logits[:, -1:].argmax(-1)
+            tokens = torch.cat([tokens, following], dim=1)
+        text = tokens[:, batch.prompts.shape[1] :]
         return self.task.execute(text, batch.answers.shape[1]) if self.tool else text
 
     def errors(self, batch: Batch) -> dict[str, float]:
@@ -189,9 +236,20 @@ def test(learner: WithComputer | WithoutComputer, task: Task, size: int, count: 
 
 
 def train(
-    task: Task, learner: str, seed: int, seconds: float, *, width: int = 64, batch: int = 32, rate: float = 2e-3
+    task: Task,
+    learner: str,
+    seed: int,
+    seconds: float,
+    *,
+    width: int = 64,
+    batch: int = 32,
+    rate: float = 2e-3,
+    start: Start = "copying",
+    warm_up: int = 20,
 ) -> tuple[WithComputer | WithoutComputer, dict[str, Any]]:
-    """Trains a learner for so many seconds of processor time.
+    """Trains a learner for so many seconds of processor time, at a rate that rises for a few updates, then falls to 0.
+
+    Compiling is not counted: before the clock starts there is one loss of each size, backward, that changes nothing.
 
     Returns:
         The learner; its examples seen, updates skipped because their gradient overflowed, and the last loss.
@@ -199,12 +257,18 @@ def train(
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     model: WithComputer | WithoutComputer
-    model = (
-        WithoutComputer(task, learner, width) if learner in BASELINES else WithComputer(task, learner, width, generator)
-    )
+    if learner in BASELINES:
+        model = WithoutComputer(task, learner, width, start)
+    else:
+        model = WithComputer(task, learner, width, generator, start)
+    for size in task.sizes:
+        with suppress(GradientError):
+            model.loss(task.batch(2, size, False, generator), size).backward()
     optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
     began, updates, overflows, loss = time.thread_time(), 0, 0, torch.zeros(())
-    while time.thread_time() - began < seconds:
+    while (used := time.thread_time() - began) < seconds:
+        for group in optimiser.param_groups:
+            group["lr"] = rate * min(1.0, (updates + 1) / warm_up) * (1 - used / seconds)
         size = task.sizes[int(torch.randint(len(task.sizes), (), generator=generator))]
         loss = model.loss(task.batch(batch, size, False, generator), size)
         optimiser.zero_grad()

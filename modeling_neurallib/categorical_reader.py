@@ -32,10 +32,10 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import one_hot, pad
+from torch.nn.functional import one_hot, pad, rms_norm
 
 from ..configuration.machine_config import MachineConfig
-from .machine.adjoint import AdjointMachine, entries_of
+from .machine.adjoint import AdjointMachine, entries_of, execute
 from .machine.counterfactual import run_with_gradient
 from .machine.dense import DenseMachine, SoftProgram
 from .machine.state import MachineError
@@ -47,26 +47,71 @@ Arithmetic = Literal["tables", "circuits"]
 class CategoricalReader(nn.Module):
     """One hidden state → the words of a call, each a distribution of its own.
 
+    A word is scored by a linear layer, or, where its values are written as tokens, by what the state makes of their
+    embeddings: score_v = ⟨Q h, ê_v⟩ / √H, with ê at unit size and Q begun at the identity. So a state that holds what some
+    token says reads that token's value before anything is learned, for all values alike.
+
     Args:
         hidden_size: H.
         alternatives: of each of W words, how many values it may have, 1…V; they are 0, 1, 2, ….
         values: V.
+        tokens: of each word the token that its value 0 is written as, the next value's being the next token; None for a word
+            whose values are no tokens. All None by default.
+        noise: standard deviation of what Q begins with besides the identity, so that no two words begin alike.
 
     Raises:
-        ValueError: a word has no alternatives, or more than V.
+        ValueError: a word has no alternatives, or more than V; there is not one entry of ``tokens`` for each word.
     """
 
-    def __init__(self, hidden_size: int, alternatives: Sequence[int], values: int = 128):
+    def __init__(
+        self,
+        hidden_size: int,
+        alternatives: Sequence[int],
+        values: int = 128,
+        tokens: Sequence[int | None] | None = None,
+        noise: float = 0.02,
+    ):
         super().__init__()
         if not alternatives or not all(1 <= count <= values for count in alternatives):
             raise ValueError(f"each word must have 1…{values} alternatives, found {list(alternatives)}")
         self.alternatives, self.values = list(alternatives), values
-        self.linear = nn.Linear(hidden_size, sum(alternatives))
+        self.tokens = [None] * len(alternatives) if tokens is None else list(tokens)
+        if len(self.tokens) != len(alternatives):
+            raise ValueError(
+                f"tokens must have one entry for each of {len(alternatives)} words, found {len(self.tokens)}"
+            )
+        scored = self._scored()
+        self.linear = nn.Linear(hidden_size, sum(scored)) if scored else None
+        start = torch.eye(hidden_size) + noise * torch.randn(len(alternatives) - len(scored), hidden_size, hidden_size)
+        self.query = nn.Parameter(start)
 
-    def forward(self, state: Tensor) -> Tensor:
-        """Hidden states [B, H] → distributions [B, W, V]."""
-        scores = self.linear(state).split(self.alternatives, dim=-1)
+    def forward(self, state: Tensor, embeddings: Tensor | None = None) -> Tensor:
+        """Hidden states [B, H] → distributions [B, W, V].
+
+        Args:
+            state: hidden states [B, H].
+            embeddings: of all tokens, [vocabulary, H], where the values of a word are tokens.
+
+        Raises:
+            ValueError: there are words whose values are tokens, and no embeddings.
+        """
+        scores = []
+        linear = [] if self.linear is None else list(self.linear(state).split(self._scored(), dim=-1))
+        queries: list[Tensor] = []
+        if len(self.query):
+            if embeddings is None:
+                raise ValueError("the values of a word are tokens: pass the embeddings of all tokens, [vocabulary, H]")
+            embeddings = rms_norm(embeddings, embeddings.shape[-1:]) / embeddings.shape[-1] ** 0.5
+            queries = list(torch.einsum("whk,bk->wbh", self.query, state).unbind(0))
+        for count, token in zip(self.alternatives, self.tokens, strict=True):
+            if token is None or embeddings is None:
+                scores.append(linear.pop(0))
+            else:
+                scores.append(queries.pop(0) @ embeddings[token : token + count].T)
         return torch.stack([pad(each.softmax(-1), (0, self.values - each.shape[-1])) for each in scores], dim=1)
+
+    def _scored(self) -> list[int]:
+        return [count for count, token in zip(self.alternatives, self.tokens, strict=True) if token is None]
 
 
 class ResultHead(nn.Module):
@@ -200,9 +245,10 @@ class CategoricalCall:
             log_weights = log_weights + _log_probability(immediates, fields)[:, None]
             choices = torch.cat([drawn, fields[:, None].expand(-1, len(words), -1)], dim=-1)
         log_weights = log_weights.masked_fill(_seen_before(choices), -1e9)
-        left = torch.stack(
-            [self.answers(drawn[s], length, None if fields is None else fields[s]) for s in range(samples)]
-        )
+        if fields is None:
+            left = self.answers(drawn.flatten(0, 1), length).reshape(samples, len(words), length)
+        else:
+            left = torch.stack([self.answers(drawn[s], length, fields[s]) for s in range(samples)])
         return Results(one_hot(left, self.config.values).to(words), log_weights)
 
     def answers(self, words: Tensor, length: int, immediates: Tensor | None = None) -> Tensor:
@@ -210,12 +256,17 @@ class CategoricalCall:
         rows = self.rows.copy()
         if immediates is not None:
             rows[self.immediates, 4] = immediates.cpu().numpy()
-        machine = AdjointMachine(rows, self.config)
-        memory = np.zeros((len(words), self.config.memory), np.int32)
-        memory[:, self.arguments[: words.shape[1]]] = words.cpu().numpy()
-        registers, where = np.zeros(self.config.registers, np.int64), self.results[:length]
-        left = [machine.run(0, registers, cells).memory[where] for cells in memory]
-        return torch.from_numpy(np.array(left, np.int64).reshape(len(words), length))
+        machine, config, where = AdjointMachine(rows, self.config), self.config, self.results[:length]
+        # A reader that has settled draws the same call again and again: it is run once.
+        different, which = words.unique(dim=0, return_inverse=True)
+        memory = np.zeros((len(different), config.memory), np.int32)
+        memory[:, self.arguments[: words.shape[1]]] = different.cpu().numpy()
+        registers, no_log = np.zeros(config.registers, np.int64), np.empty((0, 2), np.int32)
+        stack, cursor = np.zeros(config.call_depth, np.int32), np.zeros(5, np.int64)
+        for cells in memory:
+            registers[:], stack[:], cursor[:] = 0, 0, 0
+            execute(machine.code, registers, cells, stack, cursor, config.max_steps, config.values, no_log)
+        return torch.from_numpy(memory[:, where].astype(np.int64))[which.cpu()]
 
     def _check(self, words: Tensor, length: int, immediates: Tensor | None) -> None:
         if words.dim() != 3 or words.shape[1] > len(self.arguments) or words.shape[2] != self.config.values:
@@ -279,6 +330,8 @@ def _log_probability(words: Tensor, drawn: Tensor) -> Tensor:
 
 def _seen_before(drawn: Tensor) -> Tensor:
     """Which of the samples [S, B, W] are a twin of an earlier one: bool [S, B]."""
-    same = (drawn[:, None] == drawn[None]).all(-1)  # [S, S, B]
-    earlier = torch.ones(len(drawn), len(drawn), dtype=torch.bool).tril(-1)
-    return (same & earlier[:, :, None]).any(1)
+    names = drawn.reshape(-1, drawn.shape[-1]).unique(dim=0, return_inverse=True)[1].reshape(drawn.shape[:-1])  # [S, B]
+    first = torch.full((len(names.T), int(names.max()) + 1), len(drawn))
+    order = torch.arange(len(drawn))[:, None].expand_as(names).T
+    first = first.scatter_reduce(1, names.T, order, "amin")
+    return (first.gather(1, names.T) < order).T

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import json
+import sys
 from itertools import product
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +19,7 @@ from neurallib.modeling_neurallib.categorical_reader import (
     CategoricalEstimator,
     CategoricalReader,
     ResultHead,
+    _seen_before,
 )
 from neurallib.modeling_neurallib.machine.operations import CODES
 from neurallib.modeling_neurallib.machine.state import MachineError
@@ -85,6 +88,25 @@ def test_the_reader_gives_each_word_its_alternatives() -> None:
     for wrong in ([], [2, 9], [0]):
         with pytest.raises(ValueError, match=r"1…8 alternatives"):
             CategoricalReader(6, wrong, values=8)
+
+
+def test_words_that_are_tokens_are_read_from_a_state_that_holds_the_token() -> None:
+    torch.manual_seed(0)
+    embeddings = torch.randn(12, 64)
+    reader = CategoricalReader(64, [3, 8, 5], values=8, tokens=[None, 4, 0])
+    words = reader(torch.stack([8 * embeddings[3], 8 * embeddings[9]]), embeddings)
+    assert words.shape == (2, 3, 8) and torch.allclose(words.sum(-1), torch.ones(2, 3))
+    assert (words[:, 0, 3:] == 0).all() and (words[:, 2, 5:] == 0).all()
+    assert words[0, 2].argmax() == 3 and words[1, 1].argmax() == 9 - 4
+    with pytest.raises(ValueError, match="pass the embeddings"):
+        reader(torch.randn(2, 64))
+    with pytest.raises(ValueError, match="one entry for each of 3 words"):
+        CategoricalReader(64, [3, 8, 5], values=8, tokens=[0])
+
+
+def test_twins_of_earlier_samples_do_not_count() -> None:
+    drawn = torch.tensor([[[1, 2], [3, 3]], [[2, 1], [3, 3]], [[1, 2], [1, 2]], [[1, 2], [3, 3]]])
+    assert _seen_before(drawn).tolist() == [[False, False], [False, True], [True, False], [True, True]]
 
 
 def test_the_head_is_linear_in_the_results(head: ResultHead) -> None:
@@ -245,13 +267,45 @@ def test_a_small_problem_is_learned(benchmarks: Any) -> None:
     assert trial.solved and trial.examples > 0
 
 
-def test_every_learner_trains(benchmarks: Any) -> None:
+@pytest.mark.parametrize("start", ["copying", "random"])
+def test_every_learner_trains(benchmarks: Any, start: str) -> None:
     small = benchmarks("small_llama")
     task = benchmarks("paper").Arithmetic3(8)
-    for learner in (*small.ESTIMATORS, *small.BASELINES):
-        model, run = small.train(task, learner, 0, 0.05, width=16, batch=4)
+    for learner in (*small.ESTIMATORS, *small.CONTROLS, *small.BASELINES):
+        model, run = small.train(task, learner, 0, 0.05, width=16, batch=4, start=start)
         assert run["examples"] >= 4 and np.isfinite(run["loss"])
         found = small.test(model, task, 1, 10)
         assert 0 <= found["accuracy"] <= 1
         if "reading" in found:
             assert found["accuracy"] + found["selecting"] + found["reading"] + found["executing"] == pytest.approx(1)
+
+
+def test_marginal_is_an_estimate_of_the_enumerated_likelihood(benchmarks: Any) -> None:
+    small = benchmarks("small_llama")
+    task = benchmarks("paper").Arithmetic3(8)
+    generator = torch.Generator().manual_seed(0)
+    batch = task.batch(8, 1, False, generator)
+    losses = []
+    for learner in ("enumerated", "marginal"):
+        torch.manual_seed(0)
+        model = small.WithComputer(task, learner, 16, generator, "copying")
+        model.samples = 4_000  # of 192 readings
+        losses.append(model.loss(batch, 1))
+    assert torch.allclose(*losses, atol=1e-2)
+
+
+def test_arithmetic_is_learned_from_answers_alone(benchmarks: Any) -> None:
+    small = benchmarks("small_llama")
+    task = benchmarks("paper").Arithmetic3(16)
+    model, _ = small.train(task, "enumerated", 0, 4.0, rate=4e-3)
+    assert small.test(model, task, 1, 100)["accuracy"] > 0.5
+
+
+def test_the_experiments_of_the_paper_run(benchmarks: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    paper, output = benchmarks("paper"), tmp_path / "figures.json"
+    flags = "recursion --depths 2 3 --learners shown --seeds 2 --seconds 0.1 --count 10 --rates 1e-3 2e-3"
+    monkeypatch.setattr(sys, "argv", ["paper.py", *flags.split(), "--output", str(output)])
+    paper.main()
+    report = json.loads(output.read_text())
+    assert [(row["task"], row["learner"]) for row in report["rows"]] == [("depth 2", "shown"), ("depth 3", "shown")]
+    assert all(0 <= row["accuracy"]["1"]["worst"] <= row["accuracy"]["1"]["best"] <= 1 for row in report["rows"])
