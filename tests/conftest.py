@@ -39,6 +39,14 @@ CHAT_TEMPLATE = (
 )
 
 
+@pytest.fixture(autouse=True)
+def wide_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What commands print depends on the terminal, and on what a CI service says in its place: every test has one wide page."""
+    monkeypatch.setenv("COLUMNS", "160")
+    for name in ("LINES", "FORCE_COLOR", "PY_COLORS", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "GITHUB_ACTIONS"):
+        monkeypatch.delenv(name, raising=False)
+
+
 def make_tokenizer() -> PreTrainedTokenizerFast:
     """A byte-level BPE of 400 tokens that spells every text, each digit by itself, with a chat format."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
