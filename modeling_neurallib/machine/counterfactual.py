@@ -14,9 +14,10 @@ variable exactly (local expectation gradients, arXiv 1503.01494).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from dataclasses import fields as fields_of
+from itertools import repeat
 from typing import Any, Literal
 
 import numpy as np
@@ -128,6 +129,7 @@ class _Sampled:
         limit: int,
         unfinished: str,
         portable: bool | None,
+        device: str | None = None,
     ):
         if config.values > LARGEST_VALUES:
             raise MachineError(
@@ -154,6 +156,15 @@ class _Sampled:
             drawn[name] = self._draw(whole, generator)
         self.memory, self.registers = drawn["memory"].astype(np.int32), drawn["registers"]
         self.rows = np.stack([drawn[name] for name in _FIELDS], axis=-1)  # [B, samples, P, 5]
+        self.on_device: Any = None  # all samples of all machines, machine by machine
+        if device is not None:
+            from .cuda import SampleRuns, device_of
+
+            flat = (x.reshape(batch * self.samples, *x.shape[2:]) for x in (self.registers, self.memory))
+            self.on_device = SampleRuns(
+                self.rows.reshape(-1, self.size, len(_FIELDS)), np.repeat(self.entries, self.samples), *flat, config,
+                limit, device_of(device),
+            )  # fmt: skip
 
     def _draw(self, rows: Tensor, generator: torch.Generator | None) -> np.ndarray:
         """Indices [B, samples, rows] drawn from distributions [B, rows, K]."""
@@ -173,7 +184,12 @@ class _Sampled:
         """
         batch, config = len(self.entries), self.config
         finals = np.empty((batch, self.samples, 4 + config.registers + config.memory), np.int64)
-        for k, entry in enumerate(self.entries):
+        if self.on_device is not None:
+            finals[:] = self.on_device.finals().reshape(finals.shape)
+            stopped = np.flatnonzero((finals[:, :, 3] == 0).any(1))
+            if len(stopped) and self.unfinished == "error":
+                raise unfinished_error("counterfactual", int(stopped[0]), self.limit)
+        for k, entry in enumerate(self.entries if self.on_device is None else ()):
             for sample in range(self.samples):
                 r, m = self.registers[k, sample].copy(), self.memory[k, sample].copy()
                 stack, cursor = np.zeros(config.call_depth, np.int32), np.array([entry, 0, 0, 0, 0], np.int64)
@@ -187,28 +203,20 @@ class _Sampled:
         report.executed += int(report.steps.sum())
         return finals
 
-    def alternatives(
-        self,
-        machine: int,
-        sample: int,
-        needed: dict[str, np.ndarray],
-        weights: tuple[np.ndarray, np.ndarray, np.ndarray, float, float, float] | None,
-        loss: Loss | None,
-        report: Report,
-    ) -> dict[str, np.ndarray]:
-        """The loss of every alternative in one sample, relative to the sample's own, by input: [rows, K] each.
+    def _table(
+        self, machine: int, needed: dict[str, np.ndarray], whole: bool
+    ) -> tuple[dict[str, np.ndarray], np.ndarray, int]:
+        """Where in a table of losses the alternatives of each cell begin, how many a field has, and all there are.
 
         Args:
-            machine, sample: which.
-            needed: by input, the rows whose alternatives are wanted, bool [rows]; a program is wanted as a whole.
-            weights: what rows of registers and memory, the program counter, halting, steps and open calls contribute.
-            loss: instead, of whole final states.
-            report: its ``executed`` is added to.
+            machine: that an error names.
+            needed: as ``alternatives``.
+            whole: whether final states are kept as well.
 
         Raises:
-            GradientError: the table would be too large, or an alternative has not halted at the limit.
+            GradientError: the table would be too large.
         """
-        config, size, code = self.config, self.size, self.rows[machine, sample]
+        config, size = self.config, self.size
         widths = np.array([len(OPERATIONS), *(config.registers,) * 3, max(config.values, size)], np.int64)
         total = 0
         starts: dict[str, np.ndarray] = {}
@@ -221,23 +229,68 @@ class _Sampled:
             starts[name] = np.where(wanted, total + (np.cumsum(wanted) - 1) * width, -1)
             total += int(wanted.sum()) * width
         columns = 4 + config.registers + config.memory
-        if total * (columns if loss is not None else 1) > LARGEST_TABLE:
+        if total * (columns if whole else 1) > LARGEST_TABLE:
             raise GradientError(
                 f"the alternatives of machine {machine} need a table of {total} losses"
-                + (f" and final states of {columns} words" if loss is not None else "")
+                + (f" and final states of {columns} words" if whole else "")
                 + f", the limit is {LARGEST_TABLE} entries; choose fewer cells of memory (cells=…)"
             )
-        # The run itself is the last alternative.
-        losses = np.zeros(total)
-        finals = np.zeros((total, columns) if loss is not None else (0, 0), np.int64)
-        unfinished = np.array([-1, 0], np.int64)
-        if weights is None:
-            weights = np.zeros((0, 0)), np.zeros((0, 0)), np.zeros(size + 1), 0.0, 0.0, 0.0
-        executed, _ = self.kernel(
-            packed(code, config.values), SLOTS, self.entries[machine], self.registers[machine, sample],
-            self.memory[machine, sample], config.call_depth, self.limit, config.values, starts["memory"],
-            starts["registers"], starts["program"], widths, *weights, losses, finals, unfinished,
-        )  # fmt: skip
+        return starts, widths, total
+
+    def _ready(
+        self, needed: dict[str, np.ndarray], weights: tuple[np.ndarray, ...] | None, whole: bool
+    ) -> Iterator[Any]:
+        """The alternatives of sample after sample, run on the device; None for each where there is none."""
+        if self.on_device is None:
+            return repeat(None)
+        from .cuda import Weights
+
+        starts, widths, total = self._table(0, needed, whole)
+        on_device = None
+        if weights is not None:
+            on_device = Weights(*(torch.from_numpy(np.ascontiguousarray(x)).to(self.on_device.device) for x in weights))
+        owners = np.repeat(np.arange(len(self.entries)), self.samples)
+        return self.on_device.alternatives(starts, widths, total, owners, on_device)
+
+    def alternatives(
+        self,
+        machine: int,
+        sample: int,
+        needed: dict[str, np.ndarray],
+        weights: tuple[np.ndarray, np.ndarray, np.ndarray, float, float, float] | None,
+        loss: Loss | None,
+        report: Report,
+        ready: Any = None,
+    ) -> dict[str, np.ndarray]:
+        """The loss of every alternative in one sample, relative to the sample's own, by input: [rows, K] each.
+
+        Args:
+            machine, sample: which.
+            needed: by input, the rows whose alternatives are wanted, bool [rows]; a program is wanted as a whole.
+            weights: what rows of registers and memory, the program counter, halting, steps and open calls contribute.
+            loss: instead, of whole final states.
+            report: its ``executed`` is added to.
+            ready: the alternatives, where they have been run on a CUDA device.
+
+        Raises:
+            GradientError: the table would be too large, or an alternative has not halted at the limit.
+        """
+        config, size, code = self.config, self.size, self.rows[machine, sample]
+        starts, widths, total = self._table(machine, needed, loss is not None)
+        if ready is None:
+            columns = 4 + config.registers + config.memory
+            losses = np.zeros(total)
+            finals = np.zeros((total, columns) if loss is not None else (0, 0), np.int64)
+            unfinished = np.array([-1, 0], np.int64)
+            if weights is None:
+                weights = np.zeros((0, 0)), np.zeros((0, 0)), np.zeros(size + 1), 0.0, 0.0, 0.0
+            executed, _ = self.kernel(
+                packed(code, config.values), SLOTS, self.entries[machine], self.registers[machine, sample],
+                self.memory[machine, sample], config.call_depth, self.limit, config.values, starts["memory"],
+                starts["registers"], starts["program"], widths, *weights, losses, finals, unfinished,
+            )  # fmt: skip
+        else:
+            losses, finals, unfinished, executed = ready.losses, ready.finals, ready.unfinished, ready.executed
         report.executed += executed
         if unfinished[1] and self.unfinished == "error":
             raise GradientError(
@@ -282,6 +335,7 @@ class _Sampled:
         means: dict[str, np.ndarray] = {}
         spreads: dict[str, np.ndarray] = {}
         batch = len(self.entries)
+        ready = self._ready(needed, weights, loss is not None)
         for machine in range(batch):
             own = None
             if weights is not None:
@@ -296,7 +350,7 @@ class _Sampled:
             sums: dict[str, np.ndarray] = {}
             squares: dict[str, np.ndarray] = {}
             for sample in range(self.samples):
-                for name, table in self.alternatives(machine, sample, needed, own, loss, report).items():
+                for name, table in self.alternatives(machine, sample, needed, own, loss, report, next(ready)).items():
                     table *= scales[machine]
                     sums[name] = sums.get(name, 0.0) + table
                     squares[name] = squares.get(name, 0.0) + table * table
@@ -447,6 +501,7 @@ def expected_loss(
     unfinished: Literal["error", "state"] = "error",
     cells: Sequence[int] | None = None,
     portable: bool | None = None,
+    device: str | None = None,
 ) -> tuple[Tensor, Report]:
     """The expected loss of B machines whose cells and fields are independent, with counterfactual gradients.
 
@@ -464,6 +519,8 @@ def expected_loss(
         unfinished: what a run is that has not halted by then: an ``error``, or the ``state`` that it has reached.
         cells: addresses of the memory cells that are differentiated, all by default.
         portable: True to run without numba, slowly.
+        device: a CUDA device to run all machines, samples and alternatives on, side by side; None for the CPU. The
+            gradients are the same to the last bit. What the alternatives of a run share is executed by each of them there.
 
     Returns:
         The losses [B], and a report that backward completes.
@@ -475,7 +532,7 @@ def expected_loss(
     check_shapes(program, config, memory, registers, entries)
     limit = config.max_steps if max_steps is None else max_steps
     sampled = _Sampled(
-        program, config, memory, registers, entries, samples, generator, limit, unfinished, portable
+        program, config, memory, registers, entries, samples, generator, limit, unfinished, portable, device
     )  # fmt: skip
     report = Report("counterfactual", np.zeros(0, np.int64), np.zeros(0, bool))
     inputs = (memory, registers, *vars(program).values())
@@ -554,6 +611,7 @@ def run_with_gradient(
     generator: torch.Generator | None = None,
     cells: Sequence[int] | None = None,
     portable: bool | None = None,
+    device: str | None = None,
 ) -> tuple[DenseState, Report]:
     """Runs B machines; gradients of the chosen kind flow from the final states into memory, registers and program.
 
@@ -578,6 +636,8 @@ def run_with_gradient(
         halt_threshold: the probability at which a machine of ``dense`` counts as halted.
         samples, generator, cells: as ``expected_loss``; for ``counterfactual``.
         portable: True to run ``adjoint`` and ``counterfactual`` without numba.
+        device: a CUDA device to run all machines of ``counterfactual`` on, side by side; None for the CPU. It does not
+            depend on where the tensors are. ``dense`` runs where they are.
 
     Returns:
         The final states as distributions. With ``counterfactual`` and soft inputs they are means over samples, a loss
@@ -601,7 +661,9 @@ def run_with_gradient(
         report = Report(kind, steps, state.halted.detach().cpu().numpy() > 0, executed=int(steps.sum()))
         return state, report
     if kind == "counterfactual":
-        sampled = _Sampled(program, config, memory, registers, entries, samples, generator, limit, unfinished, portable)
+        sampled = _Sampled(
+            program, config, memory, registers, entries, samples, generator, limit, unfinished, portable, device
+        )  # fmt: skip
         report = Report(kind, np.zeros(0, np.int64), np.zeros(0, bool))
         inputs = (memory, registers, *vars(program).values())
         words, banks, counter, depth, halted = _CounterfactualRun.apply(sampled, cells, report, *inputs)

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from ...configuration.machine_config import MachineConfig
-from .operations import Fault
+from .operations import OPERATIONS, Fault
 from .state import FinalStates, MachineError
-from .triton_kernels import INTERPRETED, packed, run_machines, triton
+from .triton_kernels import INTERPRETED, NUMBERS, packed, run_machines, score_machines, triton
 
 BLOCK = 32
 """Machines in one program of the grid, a lane each: one warp, so that no warp waits for another."""
@@ -259,3 +259,243 @@ def _ragged(sizes: Tensor) -> tuple[Tensor, Tensor]:
     which = torch.repeat_interleave(torch.arange(len(sizes), device=sizes.device), sizes)
     begins = torch.cumsum(sizes, 0) - sizes
     return which, torch.arange(len(which), device=sizes.device) - begins[which]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Runs as the dense engine would on one-hot input, for the gradients
+# ---------------------------------------------------------------------------------------------------------------------
+
+_JUMPS = np.array(["l" in operation.operands for operation in OPERATIONS])
+_READS_A, _READS_B = (np.array([x in o.operands and o.kind != "guard" for o in OPERATIONS]) for x in "ab")
+# Whether an alternative to a field of an instruction can change anything: [5, operations].
+_USES = np.stack(
+    [
+        np.ones(len(OPERATIONS), bool), _READS_A, _READS_B, np.array(["t" in o.operands for o in OPERATIONS]),
+        np.array(["i" in o.operands or "l" in o.operands for o in OPERATIONS]),
+    ]
+)  # fmt: skip
+
+
+def total_code(rows: np.ndarray, config: MachineConfig, size: int) -> np.ndarray:
+    """Instructions [..., 5] with each immediate an index 0…max(V, P) − 1, as ``packed`` takes them."""
+    code = np.array(rows, np.int64)
+    words = (code[..., 4] % config.values + config.half) % config.values - config.half
+    code[..., 4] = np.where(_JUMPS[code[..., 0]], np.minimum(code[..., 4], size), words)
+    return code
+
+
+@dataclass
+class Weights:
+    """The loss of each machine as a sum over what the rows of its final state hold, float64 on the device: registers
+    [B, R, V], memory [B, N, V], program counter [B, P + 1], having halted [B]."""
+
+    registers: Tensor
+    memory: Tensor
+    counter: Tensor
+    halted: Tensor
+
+    def scores(self, ran: Ran, owners: Tensor, config: MachineConfig) -> Tensor:
+        """The loss of each run, of the machine that owns it: float64 [runs]."""
+        scores = torch.zeros(len(owners), dtype=torch.float64, device=owners.device)
+        if len(owners):
+            score_machines[(-(-len(owners) // BLOCK),)](
+                ran.registers, ran.memory, ran.counters, ran.halted, owners, self.registers, self.memory, self.counter,
+                self.halted, scores, len(owners), config.registers, config.memory, config.bits,
+                self.counter.shape[1] - 1, BLOCK=BLOCK, num_warps=max(1, BLOCK // 32),
+            )  # fmt: skip
+        return scores
+
+
+@dataclass
+class Alternatives:
+    """All alternatives of one run, as ``adjoint.alternatives`` gives them: its last three arguments and what it returns."""
+
+    losses: np.ndarray
+    finals: np.ndarray
+    unfinished: np.ndarray
+    executed: int
+
+
+class SampleRuns:
+    """K runs of one machine shape, each with a program and a state of its own, and their alternatives, on the device.
+
+    Args:
+        rows: instructions with immediates as indices, int64 [K, P, 5].
+        entries: K code addresses.
+        registers, memory: words, integers [K, R] and [K, N].
+        config: the shape of the machine.
+        limit: steps.
+        device: from ``device_of``.
+    """
+
+    def __init__(
+        self,
+        rows: np.ndarray,
+        entries: Sequence[int],
+        registers: np.ndarray,
+        memory: np.ndarray,
+        config: MachineConfig,
+        limit: int,
+        device: torch.device,
+    ):
+        self.config, self.limit, self.device, self.rows = config, limit, device, rows
+        self.size = rows.shape[1]
+        self.words, self.banks = memory, registers
+        self.one_program = bool((rows == rows[:1]).all())
+        different = rows[:1] if self.one_program else rows
+        self.code = torch.from_numpy(packed(total_code(different, config, self.size))).to(device)
+        self.entries = torch.from_numpy(np.array(entries, np.int32)).to(device)
+        self.registers, self.memory = to_lanes(registers, config, device), to_lanes(memory, config, device)
+
+    def _run(self, runs: Tensor, first: bool = False, changes: _Changes | None = None) -> Ran:
+        """These runs anew, each with one change."""
+        registers, memory = self.registers[:, runs].contiguous(), self.memory[:, runs].contiguous()
+        program = patch_at = patch_word = None
+        if not self.one_program or (changes is not None and bool((changes.table == 2).any())):
+            program = torch.zeros_like(runs) if self.one_program else runs
+            patch_at, patch_word = torch.full_like(runs, -1), torch.zeros_like(runs)
+        if changes is not None:
+            table, cell, word = (
+                torch.from_numpy(x).to(self.device) for x in (changes.table, changes.cell, changes.word)
+            )
+            for number, lanes in ((0, memory), (1, registers)):
+                chosen = (table == number).nonzero()[:, 0]
+                lanes[cell[chosen], chosen] = word[chosen].to(torch.int32)
+            if patch_at is not None:
+                patch_at, patch_word = torch.where(table == 2, cell, -1), word
+        return run(
+            self.code, self.entries[runs], registers, memory, self.config, self.limit, total=True, first=first,
+            program=program, patch_at=patch_at, patch_word=patch_word,
+        )  # fmt: skip
+
+    def finals(self) -> np.ndarray:
+        """Their final states, int64 [K, 4 + R + N]: counter, depth, steps, halted, registers, memory."""
+        found = np.zeros((len(self.rows), 4 + self.config.registers + self.config.memory), np.int64)
+        for part in parts(len(self.rows), 3 * _state_bytes(self.config)):
+            found[part] = self._rows_of(self._run(torch.arange(part.start, part.stop, device=self.device)))
+        return found
+
+    def _rows_of(self, ran: Ran) -> np.ndarray:
+        heads = torch.stack([ran.counters.to(torch.int64), ran.depths.to(torch.int64), ran.steps, ran.halted], 1)
+        rows = from_lanes(ran.registers, self.config), from_lanes(ran.memory, self.config)
+        return np.concatenate([heads.cpu().numpy(), *rows], axis=1)
+
+    def alternatives(
+        self,
+        starts: dict[str, np.ndarray],
+        widths: np.ndarray,
+        total: int,
+        owners: np.ndarray,
+        weights: Weights | None,
+    ) -> Iterator[Alternatives]:
+        """The alternatives of one run after another, as ``adjoint.alternatives`` defines them.
+
+        Args:
+            starts: by "memory", "registers" and "program", where in ``losses`` those of each cell begin, −1 for fixed ones.
+            widths: alternatives of each field, int64 [5].
+            total: losses of one run.
+            owners: the machine that each run is of, int64 [K].
+            weights: of the machines; None to have final states instead.
+        """
+        columns = 4 + self.config.registers + self.config.memory
+        bytes_each = 8 * (total * (columns if weights is None else 1) + 4 * columns)
+        for part in parts(len(self.rows), bytes_each):
+            yield from self._alternatives_of(part, starts, widths, total, owners, weights)
+
+    def _alternatives_of(
+        self,
+        part: slice,
+        starts: dict[str, np.ndarray],
+        widths: np.ndarray,
+        total: int,
+        owners: np.ndarray,
+        weights: Weights | None,
+    ) -> Iterator[Alternatives]:
+        config, count = self.config, part.stop - part.start
+        base = self._run(torch.arange(part.start, part.stop, device=self.device), first=True)
+        assert base.first is not None
+        touched = [rows.T.cpu().numpy() for rows in base.first]  # registers, memory, code
+        own = self._rows_of(base)
+        owner = torch.from_numpy(owners[part]).to(self.device)
+        scores = np.zeros(count) if weights is None else weights.scores(base, owner, config).cpu().numpy()
+        lists = [self._changes(part.start + k, [rows[k] for rows in touched], starts, widths) for k in range(count)]
+        sizes = [len(changes.at) for changes in lists]
+        every = _Changes(*(np.concatenate(column) for column in zip(*(vars(x).values() for x in lists), strict=True)))
+        which = np.repeat(np.arange(count), sizes)
+
+        losses = np.repeat(scores[:, None], total, axis=1)
+        finals = np.zeros((count, 0, 0), np.int64)
+        if weights is None:
+            finals = np.repeat(own[:, None], total, axis=1)
+        executed, halted = np.zeros(len(which), np.int64), np.zeros(len(which), bool)
+        for some in parts(len(which), 2 * _state_bytes(config)):
+            runs = torch.from_numpy(which[some] + part.start).to(self.device)
+            ran = self._run(runs, changes=_Changes(*(column[some] for column in vars(every).values())))
+            executed[some], halted[some] = ran.steps.cpu().numpy(), ran.halted.cpu().numpy() != 0
+            if weights is None:
+                finals[which[some], every.at[some]] = self._rows_of(ran)
+            else:
+                judged = weights.scores(ran, torch.from_numpy(owners[part][which[some]]).to(self.device), config)
+                losses[which[some], every.at[some]] = judged.cpu().numpy()
+
+        tables = None if weights is None else (weights.registers, weights.memory)
+        ends = np.cumsum([0, *sizes])
+        for k in range(count):
+            # A cell that was never read nor written ends as it began.
+            for number, (name, words) in enumerate((("registers", self.banks), ("memory", self.words))):
+                offset = 4 if name == "registers" else 4 + config.registers
+                table = None if tables is None else tables[number][int(owners[part.start + k])].cpu().numpy()
+                for cell in np.flatnonzero((touched[number][k] == -1) & (starts[name] >= 0)):
+                    first, held = starts[name][cell], int(words[part.start + k, cell])
+                    if table is None:
+                        finals[k, first : first + config.values, offset + cell] = np.arange(config.values)
+                    else:
+                        losses[k, first : first + config.values] = scores[k] + table[cell] - table[cell, held]
+            unfinished = np.flatnonzero(~halted[ends[k] : ends[k + 1]])
+            first = int(every.at[ends[k] + unfinished[0]]) if len(unfinished) else -1
+            steps = int(own[k, 2] + executed[ends[k] : ends[k + 1]].sum())
+            yield Alternatives(losses[k], finals[k], np.array([first, len(unfinished)]), steps)
+
+    def _changes(
+        self, at: int, touched: Sequence[np.ndarray], starts: dict[str, np.ndarray], widths: np.ndarray
+    ) -> _Changes:
+        """The changes of one run that can make a difference, in the order in which the run meets them."""
+        values, half, rows = self.config.values, self.config.half, self.rows[at]
+        registers, memory, code = touched
+        groups: list[tuple[int, int, int, int, int]] = []  # step, group, table or field, cell, start
+        for cell in np.flatnonzero((registers >= 0) & (starts["registers"] >= 0)):
+            step, group = divmod(int(registers[cell]), 2)
+            groups.append((step, group, 1, int(cell), int(starts["registers"][cell])))
+        for cell in np.flatnonzero((memory >= 0) & (starts["memory"] >= 0)):
+            groups.append((int(memory[cell]), 2, 0, int(cell), int(starts["memory"][cell])))
+        before = np.concatenate([[0], np.cumsum(widths)])
+        for cell in np.flatnonzero((code >= 0) & (starts["program"] >= 0)):
+            for field in np.flatnonzero(_USES[:, rows[cell, 0]]):
+                start = int(starts["program"][cell] + before[field])
+                groups.append((int(code[cell]), 3 + int(field), 2, int(cell), start))
+        lists: list[tuple[np.ndarray, ...]] = [(np.zeros(0, np.int64),) * 4]
+        for _, group, table, cell, start in sorted(groups):
+            if table == 2:
+                field = group - 3
+                changed = np.repeat(rows[cell][None], widths[field], axis=0)
+                changed[:, field] = np.arange(widths[field])
+                words = packed(total_code(changed, self.config, self.size))[:-1]
+                others = NUMBERS[: len(OPERATIONS)] != NUMBERS[rows[cell, 0]] if field == 0 else None
+                choice = np.flatnonzero(others if others is not None else changed[:, field] != rows[cell, field])
+                words = words[choice]
+            else:
+                choice = np.flatnonzero(np.arange(values) != (self.words if table == 0 else self.banks)[at, cell])
+                words = np.where(choice >= half, choice - values, choice)
+            lists.append((np.full(len(choice), table), np.full(len(choice), cell), words, start + choice))
+        return _Changes(*(np.concatenate(column) for column in zip(*lists, strict=True)))
+
+
+@dataclass
+class _Changes:
+    """One change a run: of memory (table 0), registers (1) or the program (2), which cell, the new two's complement word or
+    instruction, and where in the losses of its run it belongs; int64 [changes] each."""
+
+    table: np.ndarray
+    cell: np.ndarray
+    word: np.ndarray
+    at: np.ndarray

@@ -63,7 +63,7 @@ def packed(code: np.ndarray) -> np.ndarray:
 def _kernel(function):
     # One compiled kernel for every shape of machine and batch: their numbers are not made constants where they are 1 or
     # multiples of 16.
-    shapes = ["batch", "size", "words", "call_depth", "width", "count"]
+    shapes = ["batch", "size", "words", "call_depth", "width", "count", "rows"]
     return function if triton is None else triton.jit(function, do_not_specialize=shapes)
 
 
@@ -190,7 +190,7 @@ def run_machines(
         log: with ``LOG``, for machine k from log_starts[k] on, an int64 a step: where it was, and above, the word that it
             overwrote (words of memory and registers unsigned; a call that pushed nothing: −1).
         first_registers, first_memory, first_code: with ``FIRST``, int64 [R, B], [N, B], [P, B], −1 before: the step that
-            first read a cell, −2 if it was written before.
+            first read a cell, −2 if it was written before; for registers twice the step, and one more if it was source b.
         batch, words, call_depth, width: B, N, D and the binary digits of a word.
         TOTAL: go on after a fault with its edge value, as the dense engine does, and count the halt past the end as a
             step; otherwise end before the fault, as the exact engine does.
@@ -243,8 +243,8 @@ def run_machines(
                 plain = (kind < _JUMP) & (kind > _HALT)
                 reads_a = (plain & (kind != _CONSTANT)) | (kind == _JUMP_IF_ZERO) | (kind == _JUMP_IF_NOT_ZERO)
                 reads_b = (plain & (immediate == 0) & (kind != _MOVE)) | (kind == _STORE)
-                _touch(first_registers, source_a, lane, batch, running & reads_a, count)
-                _touch(first_registers, source_b, lane, batch, running & reads_b, count)
+                _touch(first_registers, source_a, lane, batch, running & reads_a, 2 * count)
+                _touch(first_registers, source_b, lane, batch, running & reads_b, 2 * count + 1)
                 _touch(first_memory, at, lane, batch, loads & inside, count)
                 _touch(first_code, pc, lane, batch, running & (pc < size), count)
                 _touch(first_registers, target, lane, batch, running & plain & (kind != _STORE), -2)
@@ -303,3 +303,41 @@ def run_machines(
     tl.store(halted + lane, stopped, mask=exists)
     tl.store(steps + lane, count, mask=exists)
     tl.store(faults + lane, fault, mask=exists)
+
+
+@_kernel
+def score_machines(
+    registers, memory, counters, halted, owners, g_registers, g_memory, g_counter, g_halted, scores, batch, rows, words,
+    width, size, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """What the final state of each machine contributes to a loss that is a sum over its rows, added up in the CPU's order.
+
+    Args:
+        registers, memory, counters, halted: of ``run_machines``, after it.
+        owners: which weights each machine is scored by, int64 [B].
+        g_registers, g_memory, g_counter, g_halted: the weights of what each row may hold, float64 [owners, R, V],
+            [owners, N, V], [owners, P + 1], [owners].
+        scores: float64 [B], set.
+        batch, rows, words, width, size: B, R, N, the binary digits of a word, P.
+    """
+    lane = (tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)).to(tl.int64)
+    exists = lane < batch
+    mask = ((tl.zeros_like(lane) + 1) << width) - 1
+    owner = tl.load(owners + lane, mask=exists, other=0)
+    total = tl.load(
+        g_counter + owner * (size + 1) + tl.load(counters + lane, mask=exists, other=0), mask=exists, other=0.0
+    )
+    ended = tl.load(halted + lane, mask=exists, other=0) != 0
+    total += tl.where(ended, tl.load(g_halted + owner, mask=exists, other=0.0), 0.0)
+    # The interpreter has no ranges whose ends are arguments.
+    n = tl.cast(0, tl.int64)
+    while n < words:
+        word = tl.load(memory + n * batch + lane, mask=exists, other=0).to(tl.int64) & mask
+        total += tl.load(g_memory + (owner * words + n) * (mask + 1) + word, mask=exists, other=0.0)
+        n += 1
+    n = tl.cast(0, tl.int64)
+    while n < rows:
+        word = tl.load(registers + n * batch + lane, mask=exists, other=0).to(tl.int64) & mask
+        total += tl.load(g_registers + (owner * rows + n) * (mask + 1) + word, mask=exists, other=0.0)
+        n += 1
+    tl.store(scores + lane, total, mask=exists)

@@ -9,10 +9,13 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from machine_programs import REVERSE, assemble, runs
 from neurallib.configuration.machine_config import MachineConfig
+from neurallib.modeling_neurallib.machine.adjoint import GradientError
+from neurallib.modeling_neurallib.machine.counterfactual import expected_loss, run_with_gradient
+from neurallib.modeling_neurallib.machine.dense import SoftProgram
 from neurallib.modeling_neurallib.machine.exact import ExactMachine
 from neurallib.modeling_neurallib.machine.operations import OPERATIONS, Fault, evaluate, signed
 from neurallib.modeling_neurallib.machine.state import FinalStates, MachineError
@@ -27,7 +30,10 @@ with INTERPRETING:
     pytest.importorskip("triton", reason="Triton is not installed; it comes with PyTorch for CUDA")
     from neurallib.modeling_neurallib.machine import cuda, triton_kernels
 
-EXAMPLES = 100 if ON_DEVICE else 12
+# The interpreter is slow, and would take hours to shrink a failing example.
+EXAMPLES = settings(
+    max_examples=100 if ON_DEVICE else 12, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate)
+)
 SMALL = [
     MachineConfig(values=16, memory=16, registers=6, call_depth=2, max_steps=60),
     MachineConfig(values=64, memory=5, registers=6, call_depth=3, max_steps=60),
@@ -43,7 +49,7 @@ def interpreting_on_one_thread():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     # The interpreter takes as long for a block of any size.
-    with INTERPRETING, mock.patch.object(cuda, "BLOCK", cuda.BLOCK if ON_DEVICE else 256):
+    with INTERPRETING, mock.patch.object(cuda, "BLOCK", cuda.BLOCK if ON_DEVICE else 2048):
         yield
     torch.set_num_threads(threads)
 
@@ -86,7 +92,7 @@ def test_operations_at_the_edges_of_the_widest_words():
             assert (final.registers[k, 2], final.faults[k]) == (5 if fault else value, fault), (operation.name, a, b)
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@EXAMPLES
 @given(runs(SMALL, batch=5), st.integers(0, 60))
 def test_random_programs_run_as_on_the_cpu(case, max_steps):
     config, code, entries, registers, memory = case
@@ -189,3 +195,102 @@ def test_other_devices_are_refused():
         ExactMachine(assemble("halt"), TEXT, device="cpu")
     with mock.patch.object(cuda, "triton", None), pytest.raises(MachineError, match="Triton is not installed"):
         ExactMachine(assemble("halt"), TEXT, device="cuda")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Counterfactual gradients
+# ---------------------------------------------------------------------------------------------------------------------
+
+FEW_VALUES = [
+    MachineConfig(values=8, memory=6, registers=6, call_depth=2, max_steps=30),
+    MachineConfig(values=16, memory=11, registers=6, call_depth=1, max_steps=30),
+]
+# With 1 in r2: memory[2] ← the lesser of memory[0] and memory[1]; then, if they differ, memory[0] ← memory[2]
+LESSER = assemble(
+    "load 0 2 -1", "load 1 2 0", "min 3 0 1", "store 2 1 3", "equal 4 0 1", "jump_if_not_zero 4 7", "store 2 -1 3", "halt"
+)  # fmt: skip
+
+
+def one_hot(words: np.ndarray, values: int) -> torch.Tensor:
+    return torch.nn.functional.one_hot(torch.as_tensor(words), values).double()
+
+
+def inputs_of(code, config, registers, memory) -> list[torch.Tensor]:
+    """Memory, registers and the five fields as one-hot distributions that want gradients."""
+    soft = SoftProgram.from_instructions(code, config, dtype=torch.float64)
+    words = one_hot(memory, config.values), one_hot(registers, config.values)
+    return [rows.requires_grad_() for rows in (*words, *vars(soft).values())]
+
+
+def gradients_of_a_run(inputs, config, entries, seed, kind, **options):
+    """Final states, steps, and the gradients of all inputs of a loss in which every entry counts differently."""
+    state, report = run_with_gradient(
+        SoftProgram(*inputs[2:]), config, *inputs[:2], entries, kind, unfinished="state", **options
+    )
+    generator = torch.Generator().manual_seed(seed)
+    loss = torch.zeros((), dtype=torch.float64)
+    for rows in (state.memory, state.registers, state.program_counter, state.halted):
+        loss = loss + (torch.randn(rows.shape, generator=generator, dtype=torch.float64) * rows).sum()
+    return state, report, torch.autograd.grad(loss, inputs, allow_unused=True)
+
+
+@EXAMPLES
+@given(runs(FEW_VALUES, batch=2, longest=6), st.integers(1, 30), st.integers(0, 99))
+def test_counterfactual_gradients_are_those_of_the_cpu(case, max_steps, seed):
+    config, code, entries, registers, memory = case
+    inputs = inputs_of(code, config, registers, memory)
+    (state, report, found), (expected, other, wanted) = (
+        gradients_of_a_run(inputs, config, entries, seed, "counterfactual", max_steps=max_steps, device=device)
+        for device in ("cuda", None)
+    )
+    assert all(torch.equal(x, y) for x, y in zip(vars(state).values(), vars(expected).values(), strict=True))
+    np.testing.assert_array_equal(report.steps, other.steps)
+    for got, want in zip(found, wanted, strict=True):
+        assert torch.equal(got, want)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_soft_machines_are_sampled_as_on_the_cpu(whole, monkeypatch):
+    """Of whole final states, or of a sum over their rows; with a program of its own for every sample, in parts."""
+    config = MachineConfig(values=4, memory=3, registers=6, call_depth=1, max_steps=30)
+    inputs = inputs_of(LESSER, config, np.array([[0, 0, 1, 0, 0, 0]] * 2), np.array([[1, 2, 0], [3, 3, 1]]))
+    generator = torch.Generator().manual_seed(0)
+    soft = [0.9 * x.detach() + 0.1 * torch.rand(x.shape, generator=generator, dtype=torch.float64) for x in inputs]
+    soft = [(x / x.sum(-1, keepdim=True)).requires_grad_() for x in soft]
+
+    def both(device):
+        options = {"samples": 3, "generator": torch.Generator().manual_seed(1), "unfinished": "state", "device": device}
+        if whole:
+            losses, report = expected_loss(
+                SoftProgram(*soft[2:]), config, *soft[:2], [0, 1], lambda end: end.memory[:, 0] * end.steps.double(),
+                **options,
+            )  # fmt: skip
+        else:
+            state, report = run_with_gradient(
+                SoftProgram(*soft[2:]), config, *soft[:2], [0, 1], "counterfactual", **options
+            )
+            losses = (state.memory * torch.arange(4)).sum((1, 2)) + state.halted
+        return losses.detach(), torch.autograd.grad(losses.sum(), soft), report.variance
+
+    wanted = both(None)
+    for part in (cuda.LARGEST_BATCH, 150_000):
+        monkeypatch.setattr(cuda, "LARGEST_BATCH", part)
+        found = both("cuda")
+        assert torch.equal(found[0], wanted[0])
+        assert all(torch.equal(x, y) for x, y in zip(found[1], wanted[1], strict=True))
+        assert all(torch.equal(found[2][name], wanted[2][name]) for name in wanted[2])
+
+
+def test_alternatives_without_an_end_are_named_as_on_the_cpu():
+    config = MachineConfig(values=8, memory=4, registers=6, call_depth=1, max_steps=30)
+    code = assemble("jump_if_zero 0 3", "add_immediate 0 0 -1", "jump 0", "load 1 1 0", "jump_if_zero 1 4", "halt")
+    inputs = inputs_of(code, config, np.array([[2, 1, 0, 0, 0, 0]]), np.array([[1, 2, 3, 4]]))
+    messages = []
+    for device in ("cuda", None):
+        with pytest.raises(GradientError, match="alternatives of machine 0 have not halted") as caught:
+            state, _ = run_with_gradient(
+                SoftProgram(*inputs[2:]), config, *inputs[:2], [0], "counterfactual", device=device
+            )
+            state.memory.square().sum().backward()
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
