@@ -30,6 +30,9 @@ from .state import MachineError, check_arguments, code_points
 LARGEST_VALUES = 1_024
 """The largest V of a dense machine: its lookup tables have V² entries."""
 
+_STEPS_BETWEEN_LOOKS = {"cpu": 1, "cuda": 16}
+"""How often a run asks whether all machines have halted: on a device the host waits for it each time."""
+
 _HALT, _LOAD, _STORE, _CALL, _RETURN = (CODES[name] for name in ("halt", "load", "store", "call", "return"))
 _JUMP, _JUMP_IF_ZERO, _JUMP_IF_NOT_ZERO = (CODES[name] for name in ("jump", "jump_if_zero", "jump_if_not_zero"))
 _TABULATED = tuple(o.code for o in OPERATIONS if o.semantics is not None or o.name.startswith("index"))
@@ -200,6 +203,11 @@ class DenseMachine:
                 key = _SAME_FORM.get(form, form), code in _READS_IMMEDIATE
                 self._forms.setdefault(key, []).append(code)
         self._tables: dict[str, Tensor] = {}
+        # On a device an index must lie there: one that is made in a step would stop the host in every step.
+        self._codes = {
+            codes: torch.tensor(codes, device=program.operation.device)
+            for codes in (_TABULATED, *map(tuple, self._forms.values()))
+        }
 
     def step(self, state: DenseState) -> DenseState:
         """One instruction.
@@ -243,7 +251,9 @@ class DenseMachine:
         counter = state.program_counter
         addresses = counter.shape[1]
         copies = {name: rows.repeat_interleave(addresses, dim=0) for name, rows in vars(state).items()}
-        copies["program_counter"] = torch.eye(addresses).to(counter).repeat(len(counter), 1)
+        copies["program_counter"] = torch.eye(addresses, dtype=counter.dtype, device=counter.device).repeat(
+            len(counter), 1
+        )
         after = self._after(DenseState(**copies))
         means = {
             name: torch.einsum("bq,bq...->b...", counter, rows.reshape(len(counter), addresses, *rows.shape[1:]))
@@ -264,9 +274,9 @@ class DenseMachine:
         loaded = torch.bmm(location[:, None, :-1], memory)[:, 0] + outside
         value = p[:, _LOAD, None] * loaded
         for (form, reads_immediate), codes in self._forms.items():
-            weight = p[:, codes[0]] if len(codes) == 1 else p[:, codes].sum(-1)
+            weight = p[:, codes[0]] if len(codes) == 1 else p.index_select(1, self._codes[tuple(codes)]).sum(-1)
             value = value + weight[:, None] * self._value(form, a, immediate if reads_immediate else b)
-        written = t * (p[:, _LOAD] + p[:, list(_TABULATED)].sum(-1))[:, None]
+        written = t * (p[:, _LOAD] + p.index_select(1, self._codes[_TABULATED]).sum(-1))[:, None]
         registers = t[:, :, None] * value[:, None] + (1 - written)[:, :, None] * state.registers
         memory = _blend(p[:, _STORE, None] * location[:, :-1], b[:, None], memory)
 
@@ -286,15 +296,27 @@ class DenseMachine:
     ) -> tuple[DenseState, int]:
         """Steps until every machine of the batch has halted with at least this probability; at most ``max_steps``.
 
+        On a device it looks only now and then whether they have, and returns the state that it would have stopped at.
+
         Returns:
             The last state, and the number of steps taken. Machines below the threshold ran out of steps.
         """
         limit = self.config.max_steps if max_steps is None else max_steps
+        between = _STEPS_BETWEEN_LOOKS.get(state.halted.device.type, 16)
         steps = 0
-        while steps < limit and bool((state.halted < halt_threshold).any()):
+        waiting: list[DenseState] = []  # states not looked at yet
+        while True:
+            waiting.append(state)
+            if len(waiting) == between or steps == limit:
+                done = torch.stack([(each.halted >= halt_threshold).all() for each in waiting]).tolist()
+                if True in done:
+                    first = done.index(True)
+                    return waiting[first], steps - (len(waiting) - 1 - first)
+                waiting = []
+            if steps == limit:
+                return state, steps
             state = self.step(state)
             steps += 1
-        return state, steps
 
     def initial_state(self, arguments: Sequence[Sequence[str | Tensor]], entries: Sequence[int]) -> DenseState:
         """The states in which programs start, laid out as in ``state``.

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from machine_programs import REVERSE, assemble, runs
 from neurallib.configuration.machine_config import MachineConfig
+from neurallib.modeling_neurallib.machine import dense as dense_module
 from neurallib.modeling_neurallib.machine.dense import DenseMachine, DenseState, SoftProgram
 from neurallib.modeling_neurallib.machine.exact import ExactMachine, reference_step
 from neurallib.modeling_neurallib.machine.operations import CODES, OPERATIONS, Fault
@@ -209,3 +210,20 @@ def test_faults_have_edge_values_instead():
     assert steps == 6
     assert final.registers[0].argmax(-1).tolist() == [0, 0, 7, 0, 0, 0]
     assert final.memory[0].argmax(-1).tolist() == [1, 1, 1, 1]
+
+
+def test_looking_now_and_then_for_the_end_changes_nothing(monkeypatch):
+    config = MachineConfig(values=64, memory=32, registers=12, call_depth=1, max_steps=500)
+    program = SoftProgram.from_instructions(REVERSE, config)
+    soft = SoftProgram(*((12.0 * field).softmax(-1) for field in vars(program).values()))
+    machine = DenseMachine(soft, config)
+    start = machine.initial_state([["+-*/"]], [0])
+    for limit in (0, 7, 16, 40, 500):
+        found = []
+        for between in (1, 16, 5):
+            monkeypatch.setitem(dense_module._STEPS_BETWEEN_LOOKS, "cpu", between)
+            found.append(machine.run(start, limit, halt_threshold=0.9))
+        assert len({steps for _, steps in found}) == 1
+        for state, _ in found[1:]:
+            pairs = zip(vars(state).values(), vars(found[0][0]).values(), strict=True)
+            assert all(torch.equal(new, old) for new, old in pairs)
