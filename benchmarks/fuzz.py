@@ -338,7 +338,8 @@ def mutated_tensors(random: Random, content: bytes) -> bytes:
         return bytes(changed)
     if action == 2:
         return content[: random.integers(len(content))] + bytes(int(random.integers(0, 20)))
-    tensors = {name: column.copy() for name, column in load(content).items()}
+    # Sorted: the order in which they are read is not the same each time, and a seed must be.
+    tensors = {name: column.copy() for name, column in sorted(load(content).items())}
     name = str(random.choice(list(tensors)))
     if action == 3:
         kinds = [np.int8, np.int16, np.int64, np.uint8, np.uint64, np.float32, np.float64, np.bool_]
