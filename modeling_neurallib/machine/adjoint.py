@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from dataclasses import fields as fields_of
 from functools import lru_cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -36,6 +36,9 @@ from .dense import DenseState, SoftProgram
 from .exact import reference_step, validated
 from .operations import CODES, OPERATIONS, evaluate
 from .state import MachineError, MachineState
+
+if TYPE_CHECKING:
+    from .cuda import AdjointRuns
 
 try:
     import numba
@@ -1291,9 +1294,10 @@ class AdjointMachine:
         damping: factor on the program counter's gradient at every step: 1 for the gradient of the dense engine, less to
             keep it small, 0 to be blind to control flow.
         portable: True for the path in numpy, False to insist on numba, None for numba if it is installed.
+        device: a CUDA device such as ``"cuda"`` that ``run_adjoint`` runs whole batches on, None for the CPU.
 
     Raises:
-        MachineError: the machine is too large for the gradients of its memory, or numba is missing.
+        MachineError: the machine is too large for the gradients of its memory, numba is missing, or the device is not there.
     """
 
     def __init__(
@@ -1303,6 +1307,7 @@ class AdjointMachine:
         fetch: Fetch = "separate",
         damping: float = 1.0,
         portable: bool | None = None,
+        device: str | None = None,
     ):
         if config.values > LARGEST_VALUES or config.values * config.memory > LARGEST_GRADIENT:
             raise MachineError(
@@ -1319,6 +1324,34 @@ class AdjointMachine:
         self.joint, self.damping = fetch == "joint", float(damping)
         self.portable = numba is None if portable is None else portable
         self.code = packed(rows, config.values)
+        self.device: torch.device | None = None
+        if device is not None:
+            from .cuda import device_of
+
+            self.device = device_of(device)
+
+    def run_on_device(
+        self, entries: Sequence[int], registers: np.ndarray, memory: np.ndarray, limit: int
+    ) -> tuple[list[Run], AdjointRuns]:
+        """``run`` for B machines in one launch; their logs stay on the device, and are made when they are needed.
+
+        Raises:
+            GradientError: as ``run``.
+        """
+        from .cuda import AdjointRuns
+
+        assert self.device is not None
+        ran = AdjointRuns(self.rows, entries, registers, memory, self.config, min(limit, LONGEST_RUN), self.device)
+        if limit > LONGEST_RUN and not ran.halted.all():
+            self._check_length(int(ran.steps[~ran.halted].max()))
+        columns = (ran.counters, ran.depths, ran.deepest, ran.steps, ran.halted)
+        states = zip(ran.final_registers, ran.final_memory, ran.final_stack, *columns, strict=True)
+        no_log = np.empty((0, 2), np.int32)
+        runs = [
+            Run(r, m.astype(np.int32), s.astype(np.int32), int(pc), int(d), int(top), int(taken), bool(halted), no_log)
+            for r, m, s, pc, d, top, taken, halted in states
+        ]
+        return runs, ran
 
     def run(self, entry: int, registers: np.ndarray, memory: np.ndarray, max_steps: int | None = None) -> Run:
         """Runs one machine until it halts or has taken ``max_steps`` steps, and logs it.
@@ -1539,8 +1572,10 @@ class _AdjointRun(torch.autograd.Function):
     """(memory, registers, five fields) → the six parts of a ``DenseState``."""
 
     @staticmethod
-    def forward(ctx: Any, machine: AdjointMachine, runs: list[Run], *inputs: Tensor) -> tuple[Tensor, ...]:
-        ctx.machine, ctx.runs = machine, runs
+    def forward(
+        ctx: Any, machine: AdjointMachine, runs: list[Run], on_device: AdjointRuns | None, *inputs: Tensor
+    ) -> tuple[Tensor, ...]:
+        ctx.machine, ctx.runs, ctx.on_device = machine, runs, on_device
         ctx.save_for_backward(*inputs)
         ctx.set_materialize_grads(False)
         like, config, addresses = inputs[0], machine.config, len(machine.rows) + 1
@@ -1557,11 +1592,23 @@ class _AdjointRun(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         machine, runs, inputs = ctx.machine, ctx.runs, ctx.saved_tensors
-        values, program = machine.config.values, any(ctx.needs_input_grad[4:])
+        values, program = machine.config.values, any(ctx.needs_input_grad[5:])
+        memories, banks, parts = np.zeros(0), np.zeros(0), None
+        rest: Sequence[int] = range(len(runs))
+        if ctx.on_device is not None:
+            there = ctx.on_device.backward(gradients, program, machine.joint, machine.damping)
+            memories, banks, parts = there.memory, there.registers, there.fields
+            # The CPU pulls these again, to name the step.
+            rest = np.flatnonzero(~there.finite).tolist()
+            for k in rest:
+                start = ctx.on_device.registers[k], ctx.on_device.memory[k]
+                runs[k] = machine.run(int(ctx.on_device.entries[k]), *start, runs[k].steps)
+        else:
+            memories, banks = np.zeros(inputs[0].shape), np.zeros(inputs[1].shape)
         arrays = [None if g is None else g.detach().to("cpu", torch.float64).numpy() for g in gradients]
         memory, registers, counter, stack, depth, halted = arrays
-        memories, banks, parts = np.zeros(inputs[0].shape), np.zeros(inputs[1].shape), None
-        for k, run in enumerate(runs):
+        for k in rest:
+            run = runs[k]
             pulled = machine.blank(run, whole=stack is not None or depth is not None)
             if memory is not None:
                 pulled.memory[:, :values] = tangent(memory[k], run.memory)
@@ -1582,9 +1629,9 @@ class _AdjointRun(torch.autograd.Function):
         names = ("memory", "registers", *(f"{field.name} of the program" for field in fields_of(SoftProgram)))
         results: list[Tensor | None] = []
         arrays = [memories, banks, *(parts or [None] * 5)]
-        for name, array, like, wanted in zip(names, arrays, inputs, ctx.needs_input_grad[2:], strict=True):
+        for name, array, like, wanted in zip(names, arrays, inputs, ctx.needs_input_grad[3:], strict=True):
             results.append(as_gradient(name, array, like) if wanted and array is not None else None)
-        return None, None, *results
+        return None, None, None, *results
 
 
 def as_gradient(name: str, array: np.ndarray, like: Tensor) -> Tensor:
@@ -1614,6 +1661,7 @@ def run_adjoint(
     damping: float = 1.0,
     unfinished: Literal["error", "state"] = "error",
     portable: bool | None = None,
+    device: str | None = None,
 ) -> tuple[DenseState, np.ndarray]:
     """Runs B machines from one-hot states; gradients flow into memory, registers and the program's fields.
 
@@ -1623,7 +1671,7 @@ def run_adjoint(
         memory, registers: one-hot distributions [B, N, V] and [B, R, V].
         entries: B code addresses.
         max_steps: a bound for each run, instead of the machine's own.
-        fetch, damping, portable: as ``AdjointMachine``.
+        fetch, damping, portable, device: as ``AdjointMachine``.
         unfinished: what a run is that has not halted by then: an ``error``, or the ``state`` that it has reached.
 
     Returns:
@@ -1636,11 +1684,16 @@ def run_adjoint(
     """
     check_shapes(program, config, memory, registers, entries)
     rows = instructions_of(program, "adjoint")
-    machine = AdjointMachine(rows, config, fetch, damping, portable)
+    machine = AdjointMachine(rows, config, fetch, damping, portable, device)
     memories, banks = words_of("memory", memory, "adjoint"), words_of("registers", registers, "adjoint")
-    runs = [machine.run(entry, banks[k], memories[k], max_steps) for k, entry in enumerate(entries)]
+    on_device = None
+    if machine.device is None:
+        runs = [machine.run(entry, banks[k], memories[k], max_steps) for k, entry in enumerate(entries)]
+    else:
+        limit = config.max_steps if max_steps is None else max_steps
+        runs, on_device = machine.run_on_device(entries, banks, memories, limit)
     for k, run in enumerate(runs):
         if not run.halted and unfinished == "error":
             raise unfinished_error("adjoint", k, run.steps)
-    parts = _AdjointRun.apply(machine, runs, memory, registers, *vars(program).values())
+    parts = _AdjointRun.apply(machine, runs, on_device, memory, registers, *vars(program).values())
     return DenseState(*parts), np.array([run.steps for run in runs])

@@ -636,8 +636,8 @@ def run_with_gradient(
         halt_threshold: the probability at which a machine of ``dense`` counts as halted.
         samples, generator, cells: as ``expected_loss``; for ``counterfactual``.
         portable: True to run ``adjoint`` and ``counterfactual`` without numba.
-        device: a CUDA device to run all machines of ``counterfactual`` on, side by side; None for the CPU. It does not
-            depend on where the tensors are. ``dense`` runs where they are.
+        device: a CUDA device to run all machines of ``adjoint`` and ``counterfactual`` on, side by side; None for the CPU.
+            It does not depend on where the tensors are. ``dense`` runs where they are.
 
     Returns:
         The final states as distributions. With ``counterfactual`` and soft inputs they are means over samples, a loss
@@ -656,7 +656,7 @@ def run_with_gradient(
     if kind == "adjoint":
         state, steps = run_adjoint(
             program, config, memory, registers, entries, max_steps=limit, fetch=fetch, damping=damping,
-            unfinished=unfinished, portable=portable,
+            unfinished=unfinished, portable=portable, device=device,
         )  # fmt: skip
         report = Report(kind, steps, state.halted.detach().cpu().numpy() > 0, executed=int(steps.sum()))
         return state, report

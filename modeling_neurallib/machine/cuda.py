@@ -19,7 +19,7 @@ from torch import Tensor
 from ...configuration.machine_config import MachineConfig
 from .operations import OPERATIONS, Fault
 from .state import FinalStates, MachineError
-from .triton_kernels import INTERPRETED, NUMBERS, packed, run_machines, score_machines, triton
+from .triton_kernels import INTERPRETED, NUMBERS, packed, pull_back, run_machines, score_machines, triton
 
 BLOCK = 32
 """Machines in one program of the grid, a lane each: one warp, so that no warp waits for another."""
@@ -499,3 +499,162 @@ class _Changes:
     cell: np.ndarray
     word: np.ndarray
     at: np.ndarray
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Adjoints
+# ---------------------------------------------------------------------------------------------------------------------
+
+BACK_LANES = 128
+"""Words, registers or code addresses that a program of ``pull_back`` takes at once."""
+
+BACK_WARPS = 1
+"""Warps of a program of ``pull_back``, which is a machine."""
+
+
+@dataclass
+class Pulled:
+    """Gradients of the first states of B runs: memory [B, N, V], registers [B, R, V]; the fields' gradients, summed over
+    the runs, or None; which runs have only finite entries, bool [B]."""
+
+    memory: np.ndarray
+    registers: np.ndarray
+    fields: list[np.ndarray] | None
+    finite: np.ndarray
+
+
+class AdjointRuns:
+    """B machines of one program, run on the device as the dense engine would, and their gradients pulled back there.
+
+    Args:
+        rows: instructions with immediates as indices, int64 [P, 5].
+        entries: B code addresses.
+        registers, memory: words, integers [B, R] and [B, N].
+        config: the shape of the machine.
+        limit: steps.
+        device: from ``device_of``.
+    """
+
+    def __init__(
+        self,
+        rows: np.ndarray,
+        entries: Sequence[int],
+        registers: np.ndarray,
+        memory: np.ndarray,
+        config: MachineConfig,
+        limit: int,
+        device: torch.device,
+    ):
+        self.config, self.limit, self.device = config, limit, device
+        self.entries, self.registers, self.memory = np.array(entries, np.int32), registers, memory
+        self.size, batch = len(rows), len(entries)
+        self.code = torch.from_numpy(packed(total_code(rows, config, self.size)[None])).to(device)
+        self.lanes = 1 << (len(OPERATIONS) - 1).bit_length()
+        table = np.zeros((6, self.size + 1), np.int32)  # the last column is the halt past the end
+        table[0, :-1], table[1:5, :-1], table[5, :-1] = NUMBERS[rows[:, 0]], rows[:, 1:].T, rows[:, 0]
+        numbers = np.zeros(self.lanes, np.int32)
+        numbers[: len(OPERATIONS)] = NUMBERS[:-1]
+        self.rows = torch.from_numpy(np.concatenate([table.ravel(), numbers])).to(device)
+        self.counters, self.depths, self.deepest = (np.zeros(batch, np.int64) for _ in range(3))
+        self.steps, self.halted = np.zeros(batch, np.int64), np.zeros(batch, bool)
+        self.final_registers, self.final_memory = np.zeros_like(registers), np.zeros_like(memory)
+        self.final_stack = np.zeros((batch, config.call_depth), np.int64)
+        for part in parts(batch, 3 * _state_bytes(config)):
+            ran = self._run(part)
+            self.counters[part], self.depths[part] = ran.counters.cpu().numpy(), ran.depths.cpu().numpy()
+            self.deepest[part], self.steps[part] = ran.deepest.cpu().numpy(), ran.steps.cpu().numpy()
+            self.halted[part] = ran.halted.cpu().numpy() != 0
+            self.final_registers[part] = from_lanes(ran.registers, config)
+            self.final_memory[part] = from_lanes(ran.memory, config)
+            self.final_stack[part] = ran.stack.T.cpu().numpy()
+
+    def _run(self, part: slice, log_starts: Tensor | None = None) -> Ran:
+        return run(
+            self.code, torch.from_numpy(self.entries[part]).to(self.device),
+            to_lanes(self.registers[part], self.config, self.device),
+            to_lanes(self.memory[part], self.config, self.device), self.config, self.limit, total=True,
+            log_starts=log_starts,
+        )  # fmt: skip
+
+    def backward(self, gradients: Sequence[Tensor | None], program: bool, joint: bool, damping: float) -> Pulled:
+        """Runs them again, with a log, and pulls the gradients of their final states back along it.
+
+        Args:
+            gradients: of memory, registers, program counter, stack, depth and halting, [B, …], as of a ``DenseState``.
+            program: whether the gradients of the program's fields are wanted.
+            joint, damping: as ``AdjointMachine``.
+        """
+        config, size, batch = self.config, self.size, len(self.entries)
+        whole = gradients[3] is not None or gradients[4] is not None
+        entries = max(config.values, size)
+        widths = (self.lanes, *(config.registers,) * 3, entries) if program else ()
+        # A call in place of a return leaves the stack two deeper than the run has it, and stays two deeper.
+        levels = config.call_depth if whole else min(config.call_depth, int(self.deepest.max(initial=0)) + 2)
+        words = (config.memory + config.registers + 2) * config.values + (levels + 3) * (size + 2) + size * sum(widths)
+        longest = int(self.steps.max(initial=0))
+        found = Pulled(
+            np.zeros((batch, config.memory, config.values)), np.zeros((batch, config.registers, config.values)),
+            [np.zeros((size, width)) for width in widths] if program else None, np.ones(batch, bool),
+        )  # fmt: skip
+        for part in parts(batch, 16 * words + 8 * longest + 6 * _state_bytes(config)):
+            found.finite[part] = self._pull(part, gradients, levels, widths, joint, damping, found)
+        if found.fields is not None:
+            found.fields[0] = found.fields[0][:, : len(OPERATIONS)]
+        return found
+
+    def _pull(
+        self,
+        part: slice,
+        gradients: Sequence[Tensor | None],
+        levels: int,
+        widths: Sequence[int],
+        joint: bool,
+        damping: float,
+        found: Pulled,
+    ) -> np.ndarray:
+        config, device, size, count = self.config, self.device, self.size, part.stop - part.start
+        starts = torch.from_numpy(np.cumsum(np.concatenate([[0], self.steps[part]]))).to(device)
+        ran = self._run(part, starts)
+        assert ran.log is not None
+        registers, memory = (
+            (x.T & (config.values - 1)).to(torch.int32).contiguous() for x in (ran.registers, ran.memory)
+        )
+        stack = ran.stack.T.contiguous()
+
+        def blank(*shape: int) -> Tensor:
+            return torch.zeros(count, *shape, dtype=torch.float64, device=device)
+
+        def tangent(number: int, held: Tensor) -> Tensor | float:
+            rows = gradients[number]
+            if rows is None:
+                return 0.0
+            rows = rows[part].detach().to(device, torch.float64)
+            return rows - rows.gather(-1, held.to(torch.int64)[..., None])
+
+        g_registers, g_memory = blank(config.registers, config.values), blank(config.memory, config.values)
+        g_counter, g_stack, g_depth = blank(2, size + 1), blank(levels, size + 1), blank(2, levels + 1)
+        g_memory += tangent(0, memory)
+        g_registers += tangent(1, registers)
+        g_counter[:, 0] += tangent(2, ran.counters)
+        g_stack += tangent(3, stack)
+        g_depth[:, 0] += tangent(4, ran.depths)
+        g_halted = blank()
+        if gradients[5] is not None:
+            g_halted += gradients[5][part].detach().to(device, torch.float64)
+        fields = [blank(size, width) for width in widths]
+        nothing = [g_halted] * 5  # in place of fields
+        pull_back[(count,)](
+            self.rows, ran.log, starts, ran.steps, ran.depths, ran.halted, registers, memory, stack, g_registers, g_memory,
+            g_counter, g_stack, g_depth, g_halted, *(fields or nothing), blank(2 * config.values + self.lanes),
+            torch.full((1,), damping, dtype=torch.float64, device=device), size, config.registers, config.memory, levels,
+            config.call_depth, config.bits, max(config.values, size), FIELDS=bool(fields), JOINT=joint,
+            OPERATIONS=self.lanes, REGISTERS=1 << (config.registers - 1).bit_length(), BLOCK=BACK_LANES,
+            num_warps=BACK_WARPS,
+        )  # fmt: skip
+        found.memory[part], found.registers[part] = g_memory.cpu().numpy(), g_registers.cpu().numpy()
+        for total, more in zip(found.fields or (), fields, strict=True):
+            total += more.sum(0).cpu().numpy()
+        finite = torch.isfinite(g_halted)
+        for rows in (g_memory, g_registers, g_counter, g_stack, g_depth, *fields):
+            finite &= torch.isfinite(rows).flatten(1).all(1)
+        return finite.cpu().numpy()

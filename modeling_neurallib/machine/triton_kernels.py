@@ -63,7 +63,7 @@ def packed(code: np.ndarray) -> np.ndarray:
 def _kernel(function):
     # One compiled kernel for every shape of machine and batch: their numbers are not made constants where they are 1 or
     # multiples of 16.
-    shapes = ["batch", "size", "words", "call_depth", "width", "count", "rows"]
+    shapes = ["batch", "size", "words", "call_depth", "width", "count", "levels", "entries"]
     return function if triton is None else triton.jit(function, do_not_specialize=shapes)
 
 
@@ -307,7 +307,7 @@ def run_machines(
 
 @_kernel
 def score_machines(
-    registers, memory, counters, halted, owners, g_registers, g_memory, g_counter, g_halted, scores, batch, rows, words,
+    registers, memory, counters, halted, owners, g_registers, g_memory, g_counter, g_halted, scores, batch, count, words,
     width, size, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """What the final state of each machine contributes to a loss that is a sum over its rows, added up in the CPU's order.
@@ -318,7 +318,7 @@ def score_machines(
         g_registers, g_memory, g_counter, g_halted: the weights of what each row may hold, float64 [owners, R, V],
             [owners, N, V], [owners, P + 1], [owners].
         scores: float64 [B], set.
-        batch, rows, words, width, size: B, R, N, the binary digits of a word, P.
+        batch, count, words, width, size: B, R, N, the binary digits of a word, P.
     """
     lane = (tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)).to(tl.int64)
     exists = lane < batch
@@ -336,8 +336,374 @@ def score_machines(
         total += tl.load(g_memory + (owner * words + n) * (mask + 1) + word, mask=exists, other=0.0)
         n += 1
     n = tl.cast(0, tl.int64)
-    while n < rows:
+    while n < count:
         word = tl.load(registers + n * batch + lane, mask=exists, other=0).to(tl.int64) & mask
-        total += tl.load(g_registers + (owner * rows + n) * (mask + 1) + word, mask=exists, other=0.0)
+        total += tl.load(g_registers + (owner * count + n) * (mask + 1) + word, mask=exists, other=0.0)
         n += 1
     tl.store(scores + lane, total, mask=exists)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Adjoints
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@_kernel
+def _word(kind, a, b, width, divides):
+    """The word that an operation computes from two words, edge values included, int64; ``index`` is a sum here."""
+    half = (tl.zeros_like(a + b) + 1) << (width - 1)
+    plain = tl.where(kind == _INDEX, _ADD, kind)
+    value, _ = _operate(plain, (a ^ half) - half, (b ^ half) - half, width, divides)
+    return value & (2 * half - 1)
+
+
+@_kernel
+def pull_back(
+    rows, log, log_starts, steps, depths, halted, registers, memory, stack, g_registers, g_memory, g_counter, g_stack,
+    g_depth, g_halted, g_operation, g_source_a, g_source_b, g_target, g_immediate, scratch, damping, size, count, words,
+    levels, call_depth, width, entries, FIELDS: tl.constexpr, JOINT: tl.constexpr, OPERATIONS: tl.constexpr,
+    REGISTERS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Undoes the runs of a batch and pulls their gradients back, in place, from final states to first; a program of the grid
+    a machine. The mathematics is in GRADIENTS.md, the same step by step in ``adjoint._backward``.
+
+    Args:
+        rows: int32 [6, P + 1]: numbers, a, b, target, immediate as an index, operation; the last column is a halt.
+        log, log_starts, steps, depths, halted: of ``run_machines``.
+        registers, memory, stack: where it ended, as words: int32 [B, R], [B, N], [B, D]; undone.
+        g_registers, g_memory, g_counter, g_stack, g_depth, g_halted: float64 [B, R, V], [B, N, V], [B, 2, P + 1],
+            [B, levels, P + 1], [B, 2, levels + 1], [B]; of [B, 2, …] the second is room to work. Afterwards the gradients
+            of the first states; which of the two those of the counter and the depth are in is not told.
+        g_operation, g_source_a, g_source_b, g_target, g_immediate: with ``FIELDS``, added to: float64 [B, P, operations],
+            three times [B, P, R], [B, P, entries].
+        scratch: float64 [B, 2 V + OPERATIONS].
+        damping: float64 [1], the factor on the program counter's gradient at every step.
+        size, count, words, levels, call_depth, width, entries: P, R, N, rows of ``g_stack``, D, the binary digits of a
+            word, max(V, P).
+        JOINT: fetch of whole instructions.
+        OPERATIONS, REGISTERS, BLOCK: lanes for operations, registers, and everything else; powers of two.
+    """
+    machine = tl.program_id(0).to(tl.int64)
+    lane = tl.arange(0, BLOCK)
+    bank_lane = tl.arange(0, REGISTERS)
+    values = tl.cast(1, tl.int64) << width
+    half, mask = values >> 1, values - 1
+    addresses = tl.cast(size, tl.int64) + 1
+    registers += machine * count
+    memory += machine * words
+    stack += machine * call_depth
+    g_registers += machine * count * values
+    g_memory += machine * words * values
+    g_counter += machine * 2 * addresses
+    g_stack += machine * levels * addresses
+    g_depth += machine * 2 * (levels + 1)
+    if FIELDS:
+        g_operation += machine * size * OPERATIONS
+        g_source_a += machine * size * count
+        g_source_b += machine * size * count
+        g_target += machine * size * count
+        g_immediate += machine * size * entries
+    by_a = scratch + machine * (2 * values + OPERATIONS)
+    by_second = by_a + values
+    by_operation = by_second + values
+    log += tl.load(log_starts + machine)
+    factor = tl.load(damping)
+    last = tl.load(steps + machine) - 1
+    ended = tl.load(halted + machine) != 0
+    depth = tl.load(depths + machine)
+    halting = tl.load(g_halted + machine)
+    counter, other_counter = tl.cast(0, tl.int64), addresses
+    level_at, other_level = tl.cast(0, tl.int64), tl.cast(levels, tl.int64) + 1
+    operation = tl.arange(0, OPERATIONS)
+    step = last
+    while step >= 0:
+        logged = tl.load(log + step)
+        pc, old = (logged & 0xFFFFFFFF).to(tl.int32), logged >> 32
+        number = tl.load(rows + pc)
+        kind, immediate = number & 127, (number & _FLAG) != 0
+        source_a, source_b = tl.load(rows + addresses + pc), tl.load(rows + 2 * addresses + pc)
+        target = tl.load(rows + 3 * addresses + pc)
+        entry = tl.load(rows + 4 * addresses + pc).to(tl.int64)
+        code = tl.load(rows + 5 * addresses + pc)
+        word, address = entry & mask, tl.minimum(entry, size.to(tl.int64))
+        writes = (kind > _HALT) & (kind < _STORE)
+        row = g_registers + target * values
+        result = tl.load(registers + target).to(tl.int64)
+
+        # Undo the step. What a row would gain from keeping its old word is `kept_…`.
+        at = tl.load(registers + source_a).to(tl.int64) + ((word ^ half) - half)
+        stored = (kind == _STORE) & (at >= 0) & (at < words)
+        pushed = (kind == _CALL) & (old >= 0)
+        stays = (kind == _HALT) | ((kind == _RETURN) & (step == last) & ended)
+        depth += ((kind == _RETURN) & (stays == 0)).to(tl.int32) - pushed.to(tl.int32)
+        kept_register = tl.load(row + old, mask=writes, other=0.0)
+        kept_memory = tl.load(g_memory + at * values + old, mask=stored, other=0.0)
+        kept_stack = tl.load(g_stack + depth * addresses + old, mask=pushed, other=0.0)
+        nothing = kept_register + kept_memory + kept_stack
+        tl.debug_barrier()
+        tl.store(registers + target, old.to(tl.int32), mask=writes)
+        tl.store(memory + at, old.to(tl.int32), mask=stored)
+        tl.store(stack + depth, old.to(tl.int32), mask=pushed)
+        tl.debug_barrier()
+        a, b = tl.load(registers + source_a).to(tl.int64), tl.load(registers + source_b).to(tl.int64)
+        second = tl.where(immediate, word, b)
+        following = tl.minimum(pc + 1, size)
+        popped = tl.load(stack + depth - 1, mask=depth > 0, other=0)
+        popped = tl.where(depth > 0, popped, pc)
+        now, levels_now = g_counter + counter, g_depth + level_at
+        here, there = tl.load(now + pc), tl.load(now + following)
+        level = tl.load(levels_now + depth)
+        # h' = h + (1 − h) k and X' = h X + (1 − h) F(X): what having halted before this step would change.
+        halting_before = tl.where(stays, 0.0, halting) + nothing + here + level
+
+        reads_a = (
+            writes & (kind != _CONSTANT) | (kind == _STORE) | (kind == _JUMP_IF_ZERO) | (kind == _JUMP_IF_NOT_ZERO)
+        )
+        reads_b = writes & (immediate == 0) & (kind != _MOVE)
+        reads_word = immediate
+        reads_address = (kind == _JUMP) | (kind == _CALL) | ((kind == _JUMP_IF_ZERO) & (a == 0))
+        reads_address = reads_address | ((kind == _JUMP_IF_NOT_ZERO) & (a != 0))
+
+        # The operation, every other field as it is.
+        cell = a + ((word ^ half) - half)
+        in_memory = (cell >= 0) & (cell < words)
+        if FIELDS or not JOINT:
+            numbers = tl.load(rows + 6 * addresses + operation)
+            others = numbers & 127
+            computes = (others > _HALT) & (others < _STORE)
+            word_there = tl.load(memory + cell, mask=in_memory, other=0).to(tl.int64)
+            put = tl.load(g_memory + cell * values + b, mask=in_memory, other=0.0)
+            push = tl.load(g_stack + depth * addresses + following, mask=depth < levels, other=0.0)
+            rises = tl.load(levels_now + depth + 1, mask=depth < levels, other=0.0)
+            sinks = tl.load(levels_now + depth - 1, mask=depth > 0, other=0.0)
+            to_address, to_popped = tl.load(now + address), tl.load(now + popped)
+            value = _word(others, a, tl.where((numbers & _FLAG) != 0, word, b), width, True)
+            value = tl.where(others == _LOAD, word_there, value)
+            by_kind = tl.where(computes, tl.load(row + value, mask=computes, other=0.0) - kept_register, 0.0)
+            by_kind += tl.where(others == _STORE, put - kept_memory, 0.0)
+            pushes = (others == _CALL) & (depth < call_depth)
+            by_kind += tl.where(pushes, push - kept_stack, 0.0)
+            pops = (others == _RETURN) & (depth > 0)
+            ends = (others == _HALT) | ((others == _RETURN) & (depth == 0))
+            jumps = (others == _JUMP) | (others == _CALL) | ((others == _JUMP_IF_ZERO) & (a == 0))
+            jumps = jumps | ((others == _JUMP_IF_NOT_ZERO) & (a != 0))
+            arrives = tl.where(pops, to_popped, tl.where(ends, here + halting, tl.where(jumps, to_address, there)))
+            by_kind += nothing + arrives + tl.where(pushes, rises, tl.where(pops, sinks, level))
+            by_kind -= tl.sum(tl.where(operation == code, by_kind, 0.0), 0)
+            tl.store(by_operation + operation, by_kind)
+
+        # The words in source a and in the second operand.
+        divides = (kind == _DIVIDE) | (kind == _MODULO)
+        if writes | (kind == _STORE):
+            start = tl.cast(0, tl.int64)
+            while start < values:
+                v = start + lane
+                inside = v < values
+                if kind == _LOAD:
+                    x, y = v + ((word ^ half) - half), a + ((v ^ half) - half)
+                    z = tl.load(memory + x, mask=inside & (x >= 0) & (x < words), other=0).to(tl.int64)
+                    pulled_a = tl.load(row + z, mask=inside, other=0.0)
+                    z = tl.load(memory + y, mask=inside & (y >= 0) & (y < words), other=0).to(tl.int64)
+                    pulled_second = tl.load(row + z, mask=inside, other=0.0)
+                elif kind == _STORE:
+                    x, y = v + ((word ^ half) - half), a + ((v ^ half) - half)
+                    fits = inside & (x >= 0) & (x < words) & ((x != at) | (stored == 0))
+                    pulled_a = kept_memory + tl.load(g_memory + x * values + b, mask=fits, other=0.0)
+                    pulled_a = tl.where(v == a, 0.0, pulled_a)
+                    fits = inside & (y >= 0) & (y < words) & ((y != at) | (stored == 0))
+                    pulled_second = kept_memory + tl.load(g_memory + y * values + b, mask=fits, other=0.0)
+                    pulled_second = tl.where(v == word, 0.0, pulled_second)
+                else:
+                    pulled_a = tl.load(row + _word(kind, v, second, width, divides), mask=inside, other=0.0)
+                    pulled_second = tl.load(row + _word(kind, a, v, width, divides), mask=inside, other=0.0)
+                tl.store(by_a + v, pulled_a, mask=inside)
+                tl.store(by_second + v, pulled_second, mask=inside)
+                start += BLOCK
+        elif reads_a:
+            zero = tl.load(now + tl.where(kind == _JUMP_IF_ZERO, address, following.to(tl.int64)))
+            rest = tl.load(now + tl.where(kind == _JUMP_IF_ZERO, following.to(tl.int64), address))
+            start = tl.cast(0, tl.int64)
+            while start < values:
+                v = start + lane
+                tl.store(by_a + v, tl.where(v == 0, zero, rest), mask=v < values)
+                start += BLOCK
+        tl.debug_barrier()
+
+        if FIELDS:  # noqa: SIM102  (a constant, and a number of the device)
+            if pc < size:
+                at_row = pc.to(tl.int64) * OPERATIONS + operation
+                tl.store(g_operation + at_row, tl.load(g_operation + at_row) + tl.load(by_operation + operation))
+                banks = bank_lane < count
+                at_bank = pc.to(tl.int64) * count + bank_lane
+                held = tl.load(registers + bank_lane, mask=banks, other=0).to(tl.int64)
+                if reads_a:
+                    more = tl.load(by_a + held, mask=banks, other=0.0)
+                    tl.store(
+                        g_source_a + at_bank, tl.load(g_source_a + at_bank, mask=banks, other=0.0) + more, mask=banks
+                    )
+                if reads_b | stored:
+                    more = tl.load(by_second + held, mask=banks & reads_b, other=0.0)
+                    more += tl.load(g_memory + at * values + held, mask=banks & stored, other=0.0)
+                    tl.store(
+                        g_source_b + at_bank, tl.load(g_source_b + at_bank, mask=banks, other=0.0) + more, mask=banks
+                    )
+                if writes:
+                    more = tl.load(g_registers + bank_lane * values + result, mask=banks, other=0.0) + kept_register
+                    more = tl.where(bank_lane == target, 0.0, more)
+                    tl.store(g_target + at_bank, tl.load(g_target + at_bank, mask=banks, other=0.0) + more, mask=banks)
+                if reads_word | reads_address:
+                    start = tl.cast(0, tl.int64)
+                    while start < entries:
+                        e = start + lane
+                        fits = e < entries
+                        gained = tl.load(by_second + (e & mask), mask=fits & reads_word, other=0.0)
+                        aim = tl.minimum(e, size.to(tl.int64))
+                        gained += tl.load(now + aim, mask=fits & reads_address, other=0.0)
+                        immediate_at = g_immediate + pc.to(tl.int64) * entries + e
+                        tl.store(immediate_at, tl.load(immediate_at, mask=fits, other=0.0) + gained, mask=fits)
+                        start += BLOCK
+
+        # The program counter: a gather over all instructions.
+        start = tl.cast(0, tl.int64)
+        while start < addresses:
+            q = start + lane
+            fits = q < addresses
+            entry_q = tl.load(rows + 4 * addresses + q, mask=fits, other=0).to(tl.int64)
+            word_q, address_q = entry_q & mask, tl.minimum(entry_q, size.to(tl.int64))
+            target_q = tl.load(rows + 3 * addresses + q, mask=fits, other=0)
+            next_q = tl.minimum(q + 1, size.to(tl.int64))
+            a_q = tl.load(rows + addresses + q, mask=fits, other=0)
+            b_q = tl.load(rows + 2 * addresses + q, mask=fits, other=0)
+            a_q = tl.load(registers + a_q, mask=fits, other=0).to(tl.int64)
+            b_q = tl.load(registers + b_q, mask=fits, other=0).to(tl.int64)
+            if JOINT:
+                number_q = tl.load(rows + q, mask=fits, other=0)
+                kind_q = number_q & 127
+                y = tl.where((number_q & _FLAG) != 0, word_q, b_q)
+                x = a_q + ((word_q ^ half) - half)
+                inside = fits & (x >= 0) & (x < words)
+                plain = fits & (kind_q > _HALT) & (kind_q < _STORE)
+                z = _word(kind_q, a_q, y, width, True)
+                held = tl.load(memory + x, mask=inside & (kind_q == _LOAD), other=0).to(tl.int64)
+                z = tl.where(kind_q == _LOAD, held, z)
+                before = tl.load(g_registers + target_q * values + z, mask=plain, other=0.0)
+                before -= tl.where(plain & writes & (target_q == target), kept_register, 0.0)
+                puts = inside & (kind_q == _STORE)
+                before += tl.load(g_memory + x * values + b_q, mask=puts, other=0.0)
+                before -= tl.where(puts & stored & (x == at), kept_memory, 0.0)
+                calls = fits & (kind_q == _CALL) & (depth < call_depth)
+                before += tl.load(g_stack + depth * addresses + next_q, mask=calls & (depth < levels), other=0.0)
+                before -= tl.where(calls, kept_stack, 0.0)
+                returns = (kind_q == _RETURN) & (depth > 0)
+                halts = (kind_q == _HALT) | ((kind_q == _RETURN) & (depth == 0))
+                takes = (kind_q == _JUMP) | (kind_q == _CALL) | ((kind_q == _JUMP_IF_ZERO) & (a_q == 0))
+                takes = takes | ((kind_q == _JUMP_IF_NOT_ZERO) & (a_q != 0))
+                goes = tl.where(takes, address_q, next_q)
+                goes = tl.where(returns, popped.to(tl.int64), tl.where(halts, q, goes))
+                before += tl.load(now + goes, mask=fits, other=0.0) + tl.where(halts, halting, 0.0) + nothing
+                deeper = tl.where(calls, 1, tl.where(returns, -1, 0))
+                before += tl.load(levels_now + depth + deeper, mask=fits & (depth + deeper <= levels), other=0.0)
+            else:
+                code_q = tl.load(rows + 5 * addresses + q, mask=fits, other=0)
+                before = tl.load(by_operation + code_q, mask=fits, other=0.0)
+                if reads_a:
+                    before += tl.load(by_a + a_q, mask=fits, other=0.0)
+                before += tl.load(by_second + b_q, mask=fits & reads_b, other=0.0)
+                before += tl.load(g_memory + at * values + b_q, mask=fits & stored, other=0.0)
+                if writes:
+                    more = tl.load(g_registers + target_q * values + result, mask=fits, other=0.0) + kept_register
+                    before += tl.where(target_q == target, 0.0, more)
+                before += tl.load(by_second + word_q, mask=fits & reads_word, other=0.0)
+                before += tl.load(now + address_q, mask=fits & reads_address, other=0.0)
+                goes_on = (stays == 0) & (pushed == 0) & (reads_address == 0) & (kind != _RETURN)
+                before += tl.load(now + tl.where(stays, q, next_q), mask=fits & (stays | goes_on), other=0.0)
+                before += tl.load(g_stack + depth * addresses + next_q, mask=fits & pushed, other=0.0)
+                before *= factor
+            tl.store(g_counter + other_counter + q, before, mask=fits)
+            start += BLOCK
+        tl.debug_barrier()
+        if JOINT:
+            actual = tl.load(g_counter + other_counter + pc)
+            tl.debug_barrier()
+            start = tl.cast(0, tl.int64)
+            while start < addresses:
+                q = start + lane
+                before = tl.load(g_counter + other_counter + q, mask=q < addresses, other=0.0)
+                tl.store(g_counter + other_counter + q, factor * (before - actual), mask=q < addresses)
+                start += BLOCK
+
+        # Depth and stack.
+        if (kind == _CALL) | (kind == _RETURN):
+            up = (kind == _CALL).to(tl.int32)
+            # What the actual depth would find, then what every depth finds less that.
+            actual = tl.cast(0.0, tl.float64)
+            turn = tl.cast(0, tl.int32)
+            while turn < 2:
+                start = tl.cast(0, tl.int64)
+                while start <= levels:
+                    q = tl.where(turn == 0, depth.to(tl.int64), start + lane)
+                    fits = q <= levels
+                    if up > 0:
+                        found = tl.load(levels_now + tl.minimum(q + 1, levels), mask=fits, other=0.0)
+                        keeps = fits & ((q != depth) | (pushed == 0))
+                        found += tl.where(keeps, kept_stack, 0.0)
+                        keeps = keeps & (q < levels)
+                        found += tl.load(g_stack + q * addresses + following, mask=keeps, other=0.0)
+                    else:
+                        found = tl.load(levels_now + tl.where(q > 0, q - 1, 0), mask=fits, other=0.0)
+                        back = tl.load(stack + q - 1, mask=fits & (q > 0) & (q <= call_depth), other=0)
+                        found += tl.load(now + tl.where(q > 0, back, pc), mask=fits, other=0.0)
+                        found += tl.where(q == 0, halting, 0.0)
+                    if turn == 0:
+                        actual = tl.max(found, 0)
+                        start += levels + 1
+                    else:
+                        tl.store(g_depth + other_level + q, found - actual, mask=fits)
+                        start += BLOCK
+                turn += 1
+            tl.debug_barrier()
+            start = tl.cast(0, tl.int64)
+            while start < addresses:
+                q = start + lane
+                fits = q < addresses
+                if pushed:
+                    tl.store(g_stack + depth * addresses + q, tl.zeros_like(q).to(tl.float64), mask=fits)
+                elif (kind == _RETURN) & (stays == 0):
+                    gained = tl.load(now + q, mask=fits, other=0.0)
+                    popped_row = g_stack + (depth - 1) * addresses + q
+                    tl.store(popped_row, tl.load(popped_row, mask=fits, other=0.0) + gained, mask=fits)
+                start += BLOCK
+            level_at, other_level = other_level, level_at
+
+        # Registers and memory.
+        loaded = (kind == _LOAD) & in_memory
+        if writes | (kind == _STORE) | reads_a:
+            start = tl.cast(0, tl.int64)
+            while start < values:
+                v = start + lane
+                fits = v < values
+                if loaded:
+                    gained = tl.load(row + v, mask=fits, other=0.0)
+                    place = g_memory + cell * values + v
+                    tl.store(place, tl.load(place, mask=fits, other=0.0) + gained, mask=fits)
+                tl.debug_barrier()
+                tl.store(row + v, tl.zeros_like(v).to(tl.float64), mask=fits & writes)
+                tl.debug_barrier()
+                if reads_a:
+                    place = g_registers + source_a * values + v
+                    gained = tl.load(by_a + v, mask=fits, other=0.0)
+                    tl.store(place, tl.load(place, mask=fits, other=0.0) + gained, mask=fits)
+                tl.debug_barrier()
+                if reads_b | stored:
+                    place = g_registers + source_b * values + v
+                    gained = tl.load(by_second + v, mask=fits & reads_b, other=0.0)
+                    gained += tl.load(g_memory + at * values + v, mask=fits & stored, other=0.0)
+                    tl.store(place, tl.load(place, mask=fits, other=0.0) + gained, mask=fits)
+                tl.debug_barrier()
+                tl.store(g_memory + at * values + v, tl.zeros_like(v).to(tl.float64), mask=fits & stored)
+                start += BLOCK
+        tl.debug_barrier()
+        counter, other_counter = other_counter, counter
+        halting = halting_before
+        step -= 1
+    tl.store(g_halted + machine, halting)

@@ -13,7 +13,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from machine_programs import REVERSE, assemble, runs
 from neurallib.configuration.machine_config import MachineConfig
-from neurallib.modeling_neurallib.machine.adjoint import GradientError
+from neurallib.modeling_neurallib.machine.adjoint import GradientError, run_adjoint
 from neurallib.modeling_neurallib.machine.counterfactual import expected_loss, run_with_gradient
 from neurallib.modeling_neurallib.machine.dense import SoftProgram
 from neurallib.modeling_neurallib.machine.exact import ExactMachine
@@ -292,5 +292,90 @@ def test_alternatives_without_an_end_are_named_as_on_the_cpu():
                 SoftProgram(*inputs[2:]), config, *inputs[:2], [0], "counterfactual", device=device
             )
             state.memory.square().sum().backward()
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Adjoints
+# ---------------------------------------------------------------------------------------------------------------------
+
+# r0 counts down; each call adds 3 to memory[r1] until r0 is 0, then all return.
+RECURSION = assemble(
+    "call 2", "halt",
+    "jump_if_zero 0 8", "add_immediate 0 0 -1", "load 2 1 0", "add_immediate 2 2 3", "store 1 0 2", "call 2",  # 2
+    "return",  # 8
+)  # fmt: skip
+ALL = ("memory", "registers", "program_counter", "stack", "depth", "halted")
+
+
+def compare_adjoints(code, config, entries, registers, memory, *, seed=0, parts=ALL, wants=slice(None), **options):
+    """Final states, steps and the gradient of every input, on the device against the CPU."""
+    inputs = inputs_of(code, config, registers, memory)
+    found = []
+    for device in ("cuda", None):
+        state, steps = run_adjoint(
+            SoftProgram(*inputs[2:]), config, *inputs[:2], entries, unfinished="state", device=device, **options
+        )
+        generator = torch.Generator().manual_seed(seed)
+        rows = [getattr(state, name) for name in parts]
+        loss = sum((torch.randn(x.shape, generator=generator, dtype=torch.float64) * x).sum() for x in rows)
+        found.append((state, steps, torch.autograd.grad(loss, inputs[wants])))
+    (state, steps, gradients), (expected, counts, wanted) = found
+    np.testing.assert_array_equal(steps, counts)
+    assert all(torch.equal(getattr(state, name), getattr(expected, name)) for name in ALL)
+    for got, want in zip(gradients, wanted, strict=True):
+        assert float((got - want).abs().max()) <= 1e-9 * max(1.0, float(want.abs().max()))
+
+
+@EXAMPLES
+@given(
+    runs(FEW_VALUES, batch=3, longest=10), st.integers(0, 20), st.integers(0, 99), st.sampled_from(["separate", "joint"]),
+    st.sampled_from([1.0, 0.3]), st.sampled_from([ALL, ALL[:3], ALL[:1]]),
+)  # fmt: skip
+def test_adjoints_are_those_of_the_cpu(case, max_steps, seed, fetch, damping, parts):
+    config, code, entries, registers, memory = case
+    compare_adjoints(
+        code,
+        config,
+        entries,
+        registers,
+        memory,
+        max_steps=max_steps,
+        seed=seed,
+        fetch=fetch,
+        damping=damping,
+        parts=parts,
+    )
+
+
+@pytest.mark.parametrize("fetch", ["separate", "joint"])
+@pytest.mark.parametrize("parts", [ALL, ALL[:2]])
+def test_adjoints_through_calls_and_returns(fetch, parts, monkeypatch):
+    config = MachineConfig(values=32, memory=8, registers=6, call_depth=5)
+    registers = np.array([[2, 1, 0, 0, 0, 0], [3, 5, 1, 0, 7, 0], [7, 0, 0, 0, 0, 0]])
+    memory = np.arange(24).reshape(3, 8)
+    monkeypatch.setattr(cuda, "BACK_LANES", 16)  # more words than lanes
+    compare_adjoints(RECURSION, config, [0, 0, 2], registers, memory, fetch=fetch, parts=parts, max_steps=60)
+
+
+def test_adjoints_in_parts_and_of_inputs_alone(monkeypatch):
+    config = MachineConfig(values=16, memory=8, registers=6, call_depth=2)
+    registers, memory = np.array([[0, 0, 1, 0, 0, 0], [0, 0, 2, 0, 0, 0]] * 2), np.arange(32).reshape(4, 8) % 16
+    monkeypatch.setattr(cuda, "LARGEST_BATCH", 10_000)
+    compare_adjoints(LESSER, config, [0] * 4, registers, memory, wants=slice(2), parts=ALL[:1])
+    compare_adjoints(LESSER, config, [0] * 4, registers, memory)
+
+
+def test_an_adjoint_that_overflows_names_the_step_as_on_the_cpu():
+    """A loop that doubles the gradient at every turn."""
+    config = MachineConfig(values=64, memory=1, registers=6, call_depth=1)
+    code = assemble("add 0 0 0", "add_immediate 1 1 -1", "jump_if_not_zero 1 0", "halt")
+    inputs = inputs_of(code, config, np.array([[1, 2, 0, 0, 0, 0], [1, 20, 0, 0, 0, 0]]), np.zeros((2, 1), np.int64))
+    messages = []
+    for device in ("cuda", None):
+        state, _ = run_adjoint(SoftProgram(*inputs[2:]), config, *inputs[:2], [0, 0], device=device)
+        with pytest.raises(GradientError, match="gradient of machine 1 overflows float64") as caught:
+            torch.autograd.grad((state.registers[:, 0] * torch.arange(64.0)).sum() * 1e304, inputs[:2])
         messages.append(str(caught.value))
     assert messages[0] == messages[1]
