@@ -125,6 +125,9 @@ def configuration(vocabulary: int, width: int) -> LlamaConfig:
         num_attention_heads=4,
         num_key_value_heads=4,
         max_position_embeddings=256,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=None,
     )
 
 
@@ -213,10 +216,11 @@ class WithoutComputer(nn.Module):
 
     def answers(self, batch: Batch) -> Tensor:
         target = batch.calls if self.tool else batch.answers
-        tokens = batch.prompts
-        for _ in range(target.shape[1]):
-            following = self.model(tokens, use_cache=False).logits[:, -1:].argmax(-1)
-            tokens = torch.cat([tokens, following], dim=1)
+        length = target.shape[1]
+        tokens = self.model.generate(
+            batch.prompts, attention_mask=torch.ones_like(batch.prompts), do_sample=False,
+            max_new_tokens=length, min_new_tokens=length, pad_token_id=0,
+        )  # fmt: skip
         text = tokens[:, batch.prompts.shape[1] :]
         return self.task.execute(text, batch.answers.shape[1]) if self.tool else text
 
@@ -249,7 +253,7 @@ def train(
 ) -> tuple[WithComputer | WithoutComputer, dict[str, Any]]:
     """Trains a learner for so many seconds of processor time, at a rate that rises for a few updates, then falls to 0.
 
-    Compiling is not counted: before the clock starts there is one loss of each size, backward, that changes nothing.
+    Compiling is not counted: before the clock starts there is one loss, backward, that changes nothing.
 
     Returns:
         The learner; its examples seen, updates skipped because their gradient overflowed, and the last loss.
@@ -261,9 +265,8 @@ def train(
         model = WithoutComputer(task, learner, width, start)
     else:
         model = WithComputer(task, learner, width, generator, start)
-    for size in task.sizes:
-        with suppress(GradientError):
-            model.loss(task.batch(2, size, False, generator), size).backward()
+    with suppress(GradientError):
+        model.loss(task.batch(2, task.sizes[0], False, generator), task.sizes[0]).backward()
     optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
     began, updates, overflows, loss = time.thread_time(), 0, 0, torch.zeros(())
     while (used := time.thread_time() - began) < seconds:
