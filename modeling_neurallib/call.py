@@ -7,11 +7,15 @@ far) could be computed again from the prefix at any time: a cache only saves wor
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import CacheLayerMixin
+from transformers.cache_utils import CacheLayerMixin, DynamicLayer
+
+CROPS_TO_A_LENGTH = "max_length" in signature(DynamicLayer.crop).parameters
+"""Whether this transformers crops a cache to a length, not by a number of positions."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ class Row:
 
 
 class CallLayer(CacheLayerMixin):
-    """An extra layer of ``past_key_values.layers`` with the state of the computer.
+    """An extra layer of the cache's ``layers`` with the state of the computer.
 
     Tensors, S positions (padding included): ``states`` [B, S, width], the reader's; ``memory`` [B, S, ·], what the selector keeps
     of each; ``mask`` bool [B, S], False for padding; ``weights`` [B, S], log-weight of each in attention. Rows: tokens and calls.
@@ -139,7 +143,12 @@ class CallLayer(CacheLayerMixin):
         self._select(torch.arange(len(self.rows)).repeat_interleave(repeats))
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Forget the last ``-tokens_to_remove`` positions (a negative number, as all layers expect)."""
+        """Forget the last ``-tokens_to_remove`` positions (a negative number, as all layers expect).
+
+        In early versions of transformers 5 a number that is not negative is how many positions to keep.
+        """
+        if CROPS_TO_A_LENGTH and tokens_to_remove >= 0:
+            tokens_to_remove = min(tokens_to_remove - self.length, 0)
         remove = min(-tokens_to_remove, self.length)
         if remove < 0:
             raise ValueError(
@@ -178,4 +187,8 @@ class CallLayer(CacheLayerMixin):
         return self.length
 
     def get_max_length(self) -> int:
+        return -1
+
+    def get_max_cache_shape(self) -> int:
+        """:meth:`get_max_length`, as early versions of transformers 5 call it."""
         return -1
