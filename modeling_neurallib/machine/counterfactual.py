@@ -160,11 +160,12 @@ class _Sampled:
         if device is not None:
             from .cuda import SampleRuns, device_of
 
-            flat = (x.reshape(batch * self.samples, *x.shape[2:]) for x in (self.registers, self.memory))
+            code = self.rows.reshape(-1, self.size, len(_FIELDS))
+            starts = np.repeat(np.array(self.entries, np.int64), self.samples).tolist()
+            words = self.memory.reshape(-1, config.memory)
             self.on_device = SampleRuns(
-                self.rows.reshape(-1, self.size, len(_FIELDS)), np.repeat(self.entries, self.samples), *flat, config,
-                limit, device_of(device),
-            )  # fmt: skip
+                code, starts, self.registers.reshape(-1, config.registers), words, config, limit, device_of(device)
+            )
 
     def _draw(self, rows: Tensor, generator: torch.Generator | None) -> np.ndarray:
         """Indices [B, samples, rows] drawn from distributions [B, rows, K]."""

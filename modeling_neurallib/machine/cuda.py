@@ -10,6 +10,7 @@ the CPU in Triton's interpreter, for tests.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,6 +54,11 @@ def device_of(device: str | torch.device) -> torch.device:
     if reason is not None:
         raise MachineError(f"device {str(device)!r} cannot be used: {reason}; leave device at None to run on the CPU")
     return chosen if torch.cuda.is_available() else torch.device("cpu")
+
+
+def _on(device: torch.device) -> AbstractContextManager[object]:
+    """Triton launches on the current device."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -136,14 +142,15 @@ def run(
     if batch == 0:
         return ran
     nothing = ran.steps  # where a kernel takes an array that it will not touch
-    run_machines[(-(-batch // BLOCK),)](
-        code, nothing if program is None else program, size, nothing if patch_at is None else patch_at,
-        nothing if patch_word is None else patch_word, registers, memory, stack, ran.counters, ran.depths, ran.deepest,
-        ran.halted, ran.steps, ran.faults, nothing if ran.log is None else ran.log,
-        nothing if log_starts is None else log_starts, *(ran.first or (nothing,) * 3), batch, config.memory,
-        config.call_depth, config.bits, TOTAL=total, PROGRAMS=program is not None,
-        LOG=log_starts is not None, FIRST=first, BETWEEN=BETWEEN, BLOCK=BLOCK, num_warps=max(1, BLOCK // 32),
-    )  # fmt: skip
+    with _on(device):
+        run_machines[(-(-batch // BLOCK),)](
+            code, nothing if program is None else program, size, nothing if patch_at is None else patch_at,
+            nothing if patch_word is None else patch_word, registers, memory, stack, ran.counters, ran.depths, ran.deepest,
+            ran.halted, ran.steps, ran.faults, nothing if ran.log is None else ran.log,
+            nothing if log_starts is None else log_starts, *(ran.first or (nothing,) * 3), batch, config.memory,
+            config.call_depth, config.bits, TOTAL=total, PROGRAMS=program is not None,
+            LOG=log_starts is not None, FIRST=first, BETWEEN=BETWEEN, BLOCK=BLOCK, num_warps=max(1, BLOCK // 32),
+        )  # fmt: skip
     return ran
 
 
@@ -298,11 +305,12 @@ class Weights:
         """The loss of each run, of the machine that owns it: float64 [runs]."""
         scores = torch.zeros(len(owners), dtype=torch.float64, device=owners.device)
         if len(owners):
-            score_machines[(-(-len(owners) // BLOCK),)](
-                ran.registers, ran.memory, ran.counters, ran.halted, owners, self.registers, self.memory, self.counter,
-                self.halted, scores, len(owners), config.registers, config.memory, config.bits,
-                self.counter.shape[1] - 1, BLOCK=BLOCK, num_warps=max(1, BLOCK // 32),
-            )  # fmt: skip
+            with _on(owners.device):
+                score_machines[(-(-len(owners) // BLOCK),)](
+                    ran.registers, ran.memory, ran.counters, ran.halted, owners, self.registers, self.memory, self.counter,
+                    self.halted, scores, len(owners), config.registers, config.memory, config.bits,
+                    self.counter.shape[1] - 1, BLOCK=BLOCK, num_warps=max(1, BLOCK // 32),
+                )  # fmt: skip
         return scores
 
 
@@ -418,10 +426,8 @@ class SampleRuns:
         own = self._rows_of(base)
         owner = torch.from_numpy(owners[part]).to(self.device)
         scores = np.zeros(count) if weights is None else weights.scores(base, owner, config).cpu().numpy()
-        lists = [self._changes(part.start + k, [rows[k] for rows in touched], starts, widths) for k in range(count)]
-        sizes = [len(changes.at) for changes in lists]
-        every = _Changes(*(np.concatenate(column) for column in zip(*(vars(x).values() for x in lists), strict=True)))
-        which = np.repeat(np.arange(count), sizes)
+        every = self._changes(part, touched, starts, widths)
+        which = every.run
 
         losses = np.repeat(scores[:, None], total, axis=1)
         finals = np.zeros((count, 0, 0), np.int64)
@@ -438,67 +444,82 @@ class SampleRuns:
                 judged = weights.scores(ran, torch.from_numpy(owners[part][which[some]]).to(self.device), config)
                 losses[which[some], every.at[some]] = judged.cpu().numpy()
 
-        tables = None if weights is None else (weights.registers, weights.memory)
-        ends = np.cumsum([0, *sizes])
+        # A cell that was never read nor written ends as it began.
+        for number, (name, words) in enumerate((("registers", self.banks), ("memory", self.words))):
+            offset = 4 if name == "registers" else 4 + config.registers
+            table = None
+            if weights is not None:
+                table = (weights.registers if name == "registers" else weights.memory).cpu().numpy()
+            for k, cell in np.argwhere((touched[number] == -1) & (starts[name] >= 0)):
+                first = starts[name][cell]
+                if table is None:
+                    finals[k, first : first + config.values, offset + cell] = np.arange(config.values)
+                else:
+                    rows = table[owners[part.start + k], cell]
+                    losses[k, first : first + config.values] = scores[k] + rows - rows[words[part.start + k, cell]]
+        total_steps = own[:, 2] + np.bincount(which, executed, count).astype(np.int64)
+        stopped = np.bincount(which[~halted], minlength=count)
         for k in range(count):
-            # A cell that was never read nor written ends as it began.
-            for number, (name, words) in enumerate((("registers", self.banks), ("memory", self.words))):
-                offset = 4 if name == "registers" else 4 + config.registers
-                table = None if tables is None else tables[number][int(owners[part.start + k])].cpu().numpy()
-                for cell in np.flatnonzero((touched[number][k] == -1) & (starts[name] >= 0)):
-                    first, held = starts[name][cell], int(words[part.start + k, cell])
-                    if table is None:
-                        finals[k, first : first + config.values, offset + cell] = np.arange(config.values)
-                    else:
-                        losses[k, first : first + config.values] = scores[k] + table[cell] - table[cell, held]
-            unfinished = np.flatnonzero(~halted[ends[k] : ends[k + 1]])
-            first = int(every.at[ends[k] + unfinished[0]]) if len(unfinished) else -1
-            steps = int(own[k, 2] + executed[ends[k] : ends[k + 1]].sum())
-            yield Alternatives(losses[k], finals[k], np.array([first, len(unfinished)]), steps)
+            unfinished = np.array([-1, stopped[k]])
+            if stopped[k]:
+                those = np.flatnonzero(~halted & (which == k))
+                unfinished[0] = every.at[those[every.order[those].argmin()]]
+            yield Alternatives(losses[k], finals[k], unfinished, int(total_steps[k]))
 
     def _changes(
-        self, at: int, touched: Sequence[np.ndarray], starts: dict[str, np.ndarray], widths: np.ndarray
+        self, part: slice, touched: Sequence[np.ndarray], starts: dict[str, np.ndarray], widths: np.ndarray
     ) -> _Changes:
-        """The changes of one run that can make a difference, in the order in which the run meets them."""
-        values, half, rows = self.config.values, self.config.half, self.rows[at]
-        registers, memory, code = touched
-        groups: list[tuple[int, int, int, int, int]] = []  # step, group, table or field, cell, start
-        for cell in np.flatnonzero((registers >= 0) & (starts["registers"] >= 0)):
-            step, group = divmod(int(registers[cell]), 2)
-            groups.append((step, group, 1, int(cell), int(starts["registers"][cell])))
-        for cell in np.flatnonzero((memory >= 0) & (starts["memory"] >= 0)):
-            groups.append((int(memory[cell]), 2, 0, int(cell), int(starts["memory"][cell])))
+        """The changes of some runs that can make a difference, those of a cell in the order of its words."""
+        values, half = self.config.values, self.config.half
+        others = np.arange(values - 1)
+        found = []
+        for table, (name, first, held) in enumerate(
+            (("memory", touched[1], self.words), ("registers", touched[0], self.banks))
+        ):
+            which, cell = np.nonzero((first >= 0) & (starts[name] >= 0))
+            word = others + (others >= held[part][which, cell][:, None])  # all but the one that it holds
+            met = first[which, cell]
+            order = 8 * met + 2 if name == "memory" else 8 * (met >> 1) + (met & 1)
+            columns = which, np.full(len(which), table), cell, np.where(word >= half, word - values, word)
+            at = starts[name][cell][:, None] + word
+            found.append([np.broadcast_to(x.T, at.T.shape).T.ravel() for x in (*columns, at, order)])
         before = np.concatenate([[0], np.cumsum(widths)])
-        for cell in np.flatnonzero((code >= 0) & (starts["program"] >= 0)):
-            for field in np.flatnonzero(_USES[:, rows[cell, 0]]):
-                start = int(starts["program"][cell] + before[field])
-                groups.append((int(code[cell]), 3 + int(field), 2, int(cell), start))
-        lists: list[tuple[np.ndarray, ...]] = [(np.zeros(0, np.int64),) * 4]
-        for _, group, table, cell, start in sorted(groups):
-            if table == 2:
-                field = group - 3
-                changed = np.repeat(rows[cell][None], widths[field], axis=0)
-                changed[:, field] = np.arange(widths[field])
-                words = packed(total_code(changed, self.config, self.size))[:-1]
-                others = NUMBERS[: len(OPERATIONS)] != NUMBERS[rows[cell, 0]] if field == 0 else None
-                choice = np.flatnonzero(others if others is not None else changed[:, field] != rows[cell, field])
-                words = words[choice]
-            else:
-                choice = np.flatnonzero(np.arange(values) != (self.words if table == 0 else self.banks)[at, cell])
-                words = np.where(choice >= half, choice - values, choice)
-            lists.append((np.full(len(choice), table), np.full(len(choice), cell), words, start + choice))
-        return _Changes(*(np.concatenate(column) for column in zip(*lists, strict=True)))
+        fields: dict[tuple[int, int, int], tuple[np.ndarray, np.ndarray]] = {}
+        for k, cell in np.argwhere((touched[2] >= 0) & (starts["program"] >= 0)):
+            program = 0 if self.one_program else part.start + k
+            row = self.rows[program, cell]
+            for field in np.flatnonzero(_USES[:, row[0]]):
+                key = int(program), int(cell), int(field)
+                if key not in fields:
+                    fields[key] = self._other_instructions(row, int(field), int(widths[field]))
+                choice, words = fields[key]
+                met = np.full(len(choice), 8 * touched[2][k, cell] + 3 + field)
+                at = starts["program"][cell] + before[field] + choice
+                found.append([np.full_like(at, k), np.full_like(at, 2), np.full_like(at, cell), words, at, met])
+        return _Changes(*(np.concatenate(column).astype(np.int64) for column in zip(*found, strict=True)))
+
+    def _other_instructions(self, row: np.ndarray, field: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """What else a field of an instruction can hold, but for operations that are the same; and the instructions then."""
+        changed = np.repeat(row[None], width, axis=0)
+        changed[:, field] = np.arange(width)
+        words = packed(total_code(changed, self.config, self.size))[:-1]
+        meanings = changed[:, field] if field else NUMBERS[:-1]
+        choice = np.flatnonzero(meanings != meanings[row[field]])
+        return choice, words[choice]
 
 
 @dataclass
 class _Changes:
-    """One change a run: of memory (table 0), registers (1) or the program (2), which cell, the new two's complement word or
-    instruction, and where in the losses of its run it belongs; int64 [changes] each."""
+    """One change a run: of which run, of memory (table 0), registers (1) or the program (2), which cell, the new two's
+    complement word or instruction, where in the losses of its run it belongs, and a number that is smaller for what its
+    run meets earlier; int64 [changes] each."""
 
+    run: np.ndarray
     table: np.ndarray
     cell: np.ndarray
     word: np.ndarray
     at: np.ndarray
+    order: np.ndarray
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -643,14 +664,15 @@ class AdjointRuns:
             g_halted += gradients[5][part].detach().to(device, torch.float64)
         fields = [blank(size, width) for width in widths]
         nothing = [g_halted] * 5  # in place of fields
-        pull_back[(count,)](
-            self.rows, ran.log, starts, ran.steps, ran.depths, ran.halted, registers, memory, stack, g_registers, g_memory,
-            g_counter, g_stack, g_depth, g_halted, *(fields or nothing), blank(2 * config.values + self.lanes),
-            torch.full((1,), damping, dtype=torch.float64, device=device), size, config.registers, config.memory, levels,
-            config.call_depth, config.bits, max(config.values, size), FIELDS=bool(fields), JOINT=joint,
-            OPERATIONS=self.lanes, REGISTERS=1 << (config.registers - 1).bit_length(), BLOCK=BACK_LANES,
-            num_warps=BACK_WARPS,
-        )  # fmt: skip
+        with _on(device):
+            pull_back[(count,)](
+                self.rows, ran.log, starts, ran.steps, ran.depths, ran.halted, registers, memory, stack, g_registers, g_memory,
+                g_counter, g_stack, g_depth, g_halted, *(fields or nothing), blank(2 * config.values + self.lanes),
+                torch.full((1,), damping, dtype=torch.float64, device=device), size, config.registers, config.memory, levels,
+                config.call_depth, config.bits, max(config.values, size), FIELDS=bool(fields), JOINT=joint,
+                OPERATIONS=self.lanes, REGISTERS=1 << (config.registers - 1).bit_length(), BLOCK=BACK_LANES,
+                num_warps=BACK_WARPS,
+            )  # fmt: skip
         found.memory[part], found.registers[part] = g_memory.cpu().numpy(), g_registers.cpu().numpy()
         for total, more in zip(found.fields or (), fields, strict=True):
             total += more.sum(0).cpu().numpy()

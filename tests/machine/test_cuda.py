@@ -379,3 +379,16 @@ def test_an_adjoint_that_overflows_names_the_step_as_on_the_cpu():
             torch.autograd.grad((state.registers[:, 0] * torch.arange(64.0)).sum() * 1e304, inputs[:2])
         messages.append(str(caught.value))
     assert messages[0] == messages[1]
+
+
+def test_empty_batches_of_gradients():
+    config = FEW_VALUES[0]
+    inputs = inputs_of(LESSER, config, np.zeros((0, 6), np.int64), np.zeros((0, 6), np.int64))
+    for kind in ("adjoint", "counterfactual"):
+        found = []
+        for device in ("cuda", None):
+            state, report = run_with_gradient(
+                SoftProgram(*inputs[2:]), config, *inputs[:2], [], kind, unfinished="state", device=device
+            )
+            found.append((state.memory.shape, report.executed))
+        assert found[0] == found[1]
