@@ -43,7 +43,7 @@ ESTIMATORS: dict[str, tuple[CategoricalEstimator, Arithmetic, int]] = {
     "dense": ("dense", "tables", 1),
     "dense, circuits": ("dense", "circuits", 1),
     "adjoint": ("adjoint", "tables", 4),
-    "counterfactual": ("counterfactual", "tables", 4),
+    "counterfactual": ("counterfactual", "tables", 8),
     "marginal": ("marginal", "tables", 64),
 }
 """Learners with the computer: estimator, arithmetic, and samples, chosen so that an update of each takes about as long."""
