@@ -202,7 +202,8 @@ def execute(  # pragma: no cover - runs compiled
         log: int32 [≥ limit, 2], or [0, 2] for none: where each step was, and the word that it overwrote (a call that
             pushed nothing: −1).
         strict: end the run, as if at the limit, where the exact engine finds that a check or guard is violated, an address
-            is outside memory, the stack is broken or the counter past the end. (It also finds overflow; this does not.)
+            is outside memory, the stack is broken or the counter past the end. (It also finds overflow, of a word or
+            an address; this does not.)
     """
     mask, half, size, words = values - 1, values >> 1, len(code) - 1, len(memory)
     pc, depth, steps, halted, deepest = cursor[0], cursor[1], cursor[2], cursor[3], cursor[4]

@@ -15,7 +15,8 @@ change alone helps when two are good only together.
 
 At every draw the gradient also names the changes of one field that promise the least loss there. The steepest of them are
 **proposals**: each is run exactly on all examples, up to the first that it is wrong on, and one that is right in the fewest
-steps so far is where the weights begin anew. No program is taken on the word of a gradient.
+steps so far is where the weights begin anew. So is, after some iterations that found none, a draw that is right in as many
+steps: the best program *drifts*. No program is taken on the word of a gradient.
 
 Three gradients, by name:
 
@@ -32,7 +33,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import combinations, islice
 
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from ...configuration.machine_config import MachineConfig
-from .adjoint import SLOTS, alternatives, checked_rows, entries_of, first_right, packed, run_adjoint
+from .adjoint import SLOTS, alternatives, checked_rows, first_right, packed, run_adjoint
 from .counterfactual import Kind
 from .dense import DenseMachine, SoftProgram
 from .exact import ExactMachine, validated
@@ -182,7 +182,7 @@ class Learned:
     """What learning came to.
 
     Attributes:
-        program: the soft weights at the end.
+        program: the soft weights at the end, around ``instructions`` if these are right.
         instructions: the best discretised program on the way, int64 [P, 5]: right on all examples in the fewest steps;
             the program that learning started at, if none was right.
         right: whether it is right on all examples.
@@ -309,6 +309,7 @@ def learn(
     rate: float = 5.0,
     spread: float = 1.0,
     proposals: int = 64,
+    drift: int = 5,
     restart: int = 100,
     free: bool = True,
     max_steps: int | None = None,
@@ -327,6 +328,8 @@ def learn(
         rate: of mirror descent: an alternative whose loss is greater by 1 loses a factor exp(rate) at a step.
         spread: in how many fields that it reads a draw differs from the present program on average, at most; below their number.
         proposals: how many of the steepest changes are tried exactly at each draw, at most; 0 leaves all to mirror descent.
+        drift: after so many iterations without a better program, a draw that is right on all examples in as many steps takes
+            the best one's place: changes that save nothing by themselves make room for others that do.
         restart: after so many iterations without a better program the weights begin anew at the best: they can lose their
             way in programs that are all equally wrong, where no single field helps.
         free: fields that their operation does not read start uniform; otherwise near what they hold, like the others. Adaptation
@@ -348,7 +351,7 @@ def learn(
     fields = int(READS[origin[:, 0]][learned].sum())
     for name, number, most in (
         ("rate", rate, np.inf), ("batch", batch, np.inf), ("iterations", iterations, np.inf),
-        ("restart", restart, np.inf), ("spread", spread, fields),
+        ("restart", restart, np.inf), ("drift", drift, np.inf), ("spread", spread, fields),
     ):  # fmt: skip
         if not 0 < number < most:
             raise LearningError(f"{name} must be greater than 0 and less than {most}, found {number}")
@@ -361,12 +364,12 @@ def learn(
             "the adjoint has no derivative by the number of steps; use kind='counterfactual' or 'dense'"
         )
     limit = max_steps or config.max_steps
-    trial = _Trial(origin, learned, config, examples, limit)
+    trial = Trial(origin, learned, config, examples, limit)
     weights = _Weights(origin, learned, config, spread, free)
     random = np.random.default_rng(seed)
     present = np.zeros(0)
     losses: list[float] = []
-    begun = 0
+    begun = moved = 0
     for iteration in range(iterations + 1):
         candidate = discretised(weights.program(), config, origin)
         if not np.array_equal(candidate, present):
@@ -390,12 +393,31 @@ def learn(
         best = trial.best
         for code, edits in found:
             trial.propose(code, edits, None if budget is None else budget - trial.runs)
+        if trial.best is best and trial.right and iteration - moved >= drift:
+            for code, _ in found:
+                trial.drift(code)
         if trial.best is not best:
-            begun, weights = iteration + 1, _Weights(trial.best, learned, config, spread, free)
+            begun = moved = iteration + 1
+            weights = _Weights(trial.best, learned, config, spread, free)
+    if trial.right and not np.array_equal(discretised(weights.program(), config, origin), trial.best):
+        weights = _Weights(trial.best, learned, config, spread, free)
     return Learned(weights.program(), trial.best, trial.right, losses, trial.runs)
 
 
-class _Trial:
+def as_instructions(code: np.ndarray, config: MachineConfig, origin: np.ndarray | None = None) -> np.ndarray | None:
+    """Instructions of fields given as indices, those that are not read as in ``origin`` or 0; None if one jumps past the end."""
+    jumps = _JUMPS[code[:, 0]]
+    if (code[jumps, 4] >= len(code)).any():
+        return None
+    words = code[:, 4] % config.values
+    immediate = np.where(jumps, code[:, 4], words - config.values * (words >= config.half))
+    return np.where(READS[code[:, 0]], np.column_stack([code[:, :4], immediate]), 0 if origin is None else origin)
+
+
+_NO_EDIT = np.full((1, 1, 3), -1)
+
+
+class Trial:
     """The best program so far, and what it cost to find.
 
     Attributes:
@@ -403,11 +425,12 @@ class _Trial:
         right: whether it is right on all examples.
         steps: of its run on each example, int64 [B].
         runs: that were spent.
+        limit: at which a run is stopped, in steps.
     """
 
     def __init__(self, origin: np.ndarray, rows: np.ndarray, config: MachineConfig, examples: Examples, limit: int):
         self.best, self.right, self.steps, self.runs = origin, False, np.full(len(examples), limit), 0
-        self._origin, self._rows, self._config, self._examples, self._limit = origin, rows, config, examples, limit
+        self._origin, self._rows, self._config, self._examples, self.limit = origin, rows, config, examples, limit
         self._registers = np.ascontiguousarray(examples.start[:, : config.registers], np.int64)
         self._memory = np.ascontiguousarray(examples.start[:, config.registers :], np.int32)
 
@@ -416,12 +439,28 @@ class _Trial:
         jumps = self._rows & _JUMPS[program[:, 0]]
         if not self._rows[program[jumps, 4]].all():
             return False
-        found = judge(program, self._config, self._examples, self._limit)
+        found = judge(program, self._config, self._examples, self.limit)
         self.runs += len(self._examples)
         right = bool(found.right.all())
         if right and (not self.right or found.steps.sum() < self.steps.sum()):
             self.best, self.right, self.steps = program, True, found.steps
         return right
+
+    def drift(self, code: np.ndarray) -> None:
+        """Keeps a program in place of the best if it is right in as many steps, or fewer.
+
+        Args:
+            code: fields as indices into their distributions, int64 [P, 5].
+        """
+        program = as_instructions(code, self._config, self._origin)
+        if program is None or np.array_equal(program, self.best) or not list(self.all_right(code, _NO_EDIT)):
+            return
+        jumps = self._rows & _JUMPS[program[:, 0]]
+        if self._rows[program[jumps, 4]].all():
+            found = judge(program, self._config, self._examples, self.limit)
+            self.runs += len(self._examples)
+            if found.right.all() and found.steps.sum() <= self.steps.sum():
+                self.best, self.steps = program, found.steps
 
     def propose(self, code: np.ndarray, edits: np.ndarray, budget: int | None = None) -> None:
         """Tries changes of a program one after the other: each on one example after the other, up to the first that it is wrong on.
@@ -435,7 +474,7 @@ class _Trial:
             row, column, entry = edits[found]
             changed = code.copy()
             changed[row, column] = entry
-            program = _as_instructions(changed, self._config, self._origin)
+            program = as_instructions(changed, self._config, self._origin)
             if program is not None:
                 self.judge(program)
 
@@ -454,7 +493,7 @@ class _Trial:
             found, used = first_right(
                 program, slots[begin:], self._examples.entry, self._examples.stop, self._registers[some],
                 self._memory[some], self._examples.wanted[some], self._examples.weights[some], self._config.call_depth,
-                limit or self._limit, self._config.values, 2**62 if end is None else end - self.runs,
+                limit or self.limit, self._config.values, 2**62 if end is None else end - self.runs,
             )  # fmt: skip
             self.runs += used
             if found < 0:
@@ -495,6 +534,50 @@ def _drawn(weights: _Weights, random: np.random.Generator) -> np.ndarray:
     return np.stack(at, axis=1).clip(max=np.array([x.shape[1] - 1 for x in weights.columns]))
 
 
+def widths_of(config: MachineConfig, size: int) -> np.ndarray:
+    """How many alternatives each field of one of P instructions has, int64 [5]."""
+    return np.array([len(OPERATIONS), *[config.registers] * 3, max(config.values, size)], np.int64)
+
+
+def losses_of_alternatives(
+    code: np.ndarray,
+    rows: np.ndarray,
+    config: MachineConfig,
+    examples: Examples,
+    number: int,
+    objective: Objective,
+    limit: int,
+) -> tuple[np.ndarray, int]:
+    """The counterfactual gradient at a program: the loss on one example of every program that differs from it in one field.
+
+    Args:
+        code: fields as indices into their distributions, int64 [P, 5].
+        rows: the instructions whose alternatives are wanted, bool [P].
+        number: of the example.
+
+    Returns:
+        The losses, float64 [rows · Σ widths], instruction by instruction, field by field; and how many runs that took.
+    """
+    widths, split = widths_of(config, len(code)), config.registers
+    starts = np.where(rows, (np.cumsum(rows) - 1) * widths.sum(), -1)
+    fixed = np.full(config.memory, -1, np.int64)
+    counter = np.full(len(rows) + 1, objective.halting)
+    counter[examples.stop] = 0.0
+    # An exact run stops once, at its end: there confidence and correctness weigh the same error.
+    wrong = (objective.correctness + objective.confidence) * examples.weights[number]
+    cost = np.repeat(wrong[:, None], config.values, axis=1)
+    cost[np.arange(len(cost)), examples.wanted[number]] = 0.0
+    losses = np.zeros(int(rows.sum()) * int(widths.sum()))
+    start = examples.start[number]
+    _, runs = alternatives(
+        packed(code, config.values), SLOTS, examples.entry, start[:split].astype(np.int64),
+        start[split:].astype(np.int32), config.call_depth, limit, config.values, fixed, fixed[:split], starts, widths,
+        cost[:split], cost[split:], counter, 0.0, objective.efficiency / limit, objective.halting,
+        losses, np.zeros((0, 0), np.int64), np.array([-1, 0], np.int64), True,
+    )  # fmt: skip
+    return losses, runs
+
+
 def _counterfactual(
     weights: _Weights,
     config: MachineConfig,
@@ -505,29 +588,12 @@ def _counterfactual(
     saved: np.ndarray,
     most: int,
 ) -> tuple[Gradients, float, int, Proposals]:
-    size, split = len(weights.rows), config.registers
     widths = np.array([x.shape[1] for x in weights.columns], np.int64)
-    starts = np.where(weights.rows, (np.cumsum(weights.rows) - 1) * widths.sum(), -1)
-    fixed = np.full(config.memory, -1, np.int64)
-    counter = np.full(size + 1, objective.halting)
-    counter[examples.stop] = 0.0
-    losses = np.zeros(int(weights.rows.sum()) * int(widths.sum()))
-    total, base, runs = np.zeros_like(losses), 0.0, 0
-    # An exact run stops once, at its end: there confidence and correctness weigh the same error.
-    costs = np.repeat(
-        (objective.correctness + objective.confidence) * examples.weights[:, :, None], config.values, axis=2
-    )
-    np.put_along_axis(costs, examples.wanted[:, :, None], 0.0, axis=2)
+    total, base, runs = np.zeros(int(weights.rows.sum()) * int(widths.sum())), 0.0, 0
     first, found = int(weights.rows.argmax()), []
-    for start, cost, below in zip(examples.start, costs, saved, strict=True):
+    for number, below in enumerate(saved):
         code = _drawn(weights, random)
-        _, used = alternatives(
-            packed(code, config.values), SLOTS, examples.entry, start[:split].astype(np.int64),
-            start[split:].astype(np.int32), config.call_depth, limit, config.values, fixed, fixed[:split], starts, widths,
-            cost[:split], cost[split:], counter, 0.0, objective.efficiency / limit, objective.halting,
-            losses, np.zeros((0, 0), np.int64),
-            np.array([-1, 0], np.int64), True,
-        )  # fmt: skip
+        losses, used = losses_of_alternatives(code, weights.rows, config, examples, number, objective, limit)
         total += losses
         base += losses[code[first, 0]]
         runs += used
@@ -614,142 +680,3 @@ def _dense(
 
 
 _GRADIENTS = {"counterfactual": _counterfactual, "adjoint": _adjoint, "dense": _dense}
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Search, the baseline: the same alternatives without a gradient
-# ---------------------------------------------------------------------------------------------------------------------
-
-_CHUNK = 4_096
-
-
-def search(
-    instructions: np.ndarray,
-    config: MachineConfig,
-    examples: Examples,
-    budget: int,
-    *,
-    rows: np.ndarray | None = None,
-    exhaustive: bool = False,
-    most: int = 4,
-    fewest: bool = False,
-    max_steps: int | None = None,
-    seed: int = 0,
-) -> Learned:
-    """Looks for a program that is right on all examples among those that differ from this one in a few fields.
-
-    A program is given up at the first example that it is wrong on, and only fields that are read are changed.
-
-    Args:
-        rows, max_steps, seed: as ``learn``.
-        budget: runs that may be spent.
-        exhaustive: all programs that differ in one field, then all in two, …, in a random order of the fields; otherwise
-            programs that differ in 1…``most`` fields, drawn at random.
-        fewest: this program is right; look for others that take fewer steps, each among those that differ in a few fields
-            from the one before, until the budget is spent. One that saves no step on an example drawn at random is given up there.
-    """
-    origin = validated(instructions, config)
-    examples.check(config, len(origin))
-    learned = np.ones(len(origin), bool) if rows is None else np.asarray(rows, bool)
-    random = np.random.default_rng(seed)
-    trial = _Trial(origin, learned, config, examples, max_steps or config.max_steps)
-    if fewest and not trial.judge(origin):
-        raise LearningError(
-            "the program to start at is not right on every example; leave out fewest, or repair it first"
-        )
-    going = True
-    while going and trial.runs < budget:
-        going = _searched(
-            trial, entries_of(trial.best, config), config, learned, budget, most, exhaustive, fewest, random
-        )
-        going = going and fewest
-    return Learned(SoftProgram.from_instructions(trial.best, config), trial.best, trial.right, [], trial.runs)
-
-
-def _searched(
-    trial: _Trial,
-    code: np.ndarray,
-    config: MachineConfig,
-    rows: np.ndarray,
-    budget: int,
-    most: int,
-    exhaustive: bool,
-    fewest: bool,
-    random: np.random.Generator,
-) -> bool:
-    """Whether a better program was found before the budget was spent."""
-    for edits in _edits(code, config, rows, most, exhaustive, random):
-        if fewest:
-            example = int(random.integers(len(trial.steps)))
-            left = budget - trial.runs
-            tried = trial.all_right(code, edits, left, example, int(trial.steps[example]) - 1)
-            found = (k for k in tried if list(trial.all_right(code, edits[k : k + 1], budget - trial.runs)))
-        else:
-            found = trial.all_right(code, edits, budget - trial.runs)
-        for k in found:
-            changed = code.copy()
-            for row, column, entry in edits[k]:
-                if row >= 0:
-                    changed[row, column] = entry
-            program = _as_instructions(changed, config)
-            # The search does not look for overflow; the exact engine does.
-            before = trial.best
-            if program is not None and trial.judge(program) and trial.best is not before:
-                return True
-        if trial.runs >= budget:
-            return False
-    return False
-
-
-def _as_instructions(code: np.ndarray, config: MachineConfig, origin: np.ndarray | None = None) -> np.ndarray | None:
-    """Instructions of fields given as indices, those that are not read as in ``origin`` or 0; None if one jumps past the end."""
-    jumps = _JUMPS[code[:, 0]]
-    if (code[jumps, 4] >= len(code)).any():
-        return None
-    words = code[:, 4] % config.values
-    immediate = np.where(jumps, code[:, 4], words - config.values * (words >= config.half))
-    return np.where(READS[code[:, 0]], np.column_stack([code[:, :4], immediate]), 0 if origin is None else origin)
-
-
-def single_edits(code: np.ndarray, config: MachineConfig, rows: np.ndarray) -> np.ndarray:
-    """Every change of one field of these instructions, int64 [edits, 3]: row, column, index of the alternative.
-
-    Args:
-        code: fields as indices into their distributions, int64 [P, 5].
-    """
-    found = []
-    for row in np.flatnonzero(rows):
-        for column, width in enumerate((len(OPERATIONS), *(config.registers,) * 3, max(config.values, len(code)))):
-            others = np.delete(np.arange(width), code[row, column])
-            found.append(np.column_stack([np.full((len(others), 2), (row, column)), others]))
-    return np.concatenate(found)
-
-
-def _edits(
-    code: np.ndarray, config: MachineConfig, rows: np.ndarray, most: int, exhaustive: bool, random: np.random.Generator
-) -> Iterator[np.ndarray]:
-    """Sets of changes, int64 [chunk, n, 3], without end if they are drawn at random."""
-    singles = random.permutation(single_edits(code, config, rows))
-    if not exhaustive:
-        while True:
-            sets = singles[random.integers(len(singles), size=(_CHUNK, most))]
-            sets[np.arange(most) >= random.integers(1, most + 1, size=(_CHUNK, 1)), 0] = -1
-            yield _sensible(sets, code)
-    for count in range(1, most + 1):
-        chosen = combinations(range(len(singles)), count)
-        while chunk := list(islice(chosen, _CHUNK)):
-            yield _sensible(singles[np.array(chunk)], code)
-
-
-def _sensible(sets: np.ndarray, code: np.ndarray) -> np.ndarray:
-    """Those sets that change no field twice, and only fields that are read once they are made."""
-    keep = np.ones(len(sets), bool)
-    for k in range(sets.shape[1]):
-        row, column = sets[:, k, 0], sets[:, k, 1]
-        operation = code[row, 0]
-        for other in range(sets.shape[1]):
-            same = (sets[:, other, 0] == row) & (row >= 0)
-            keep &= ~(same & (sets[:, other, 1] == column)) if other != k else True
-            operation = np.where(same & (sets[:, other, 1] == 0), sets[:, other, 2], operation)
-        keep &= (row < 0) | READS[operation, column]
-    return np.ascontiguousarray(sets[keep])

@@ -23,9 +23,9 @@ from neurallib.modeling_neurallib.machine.learning import (
     discretised,
     judge,
     learn,
-    search,
 )
 from neurallib.modeling_neurallib.machine.operations import CODES, Fault
+from neurallib.modeling_neurallib.machine.program_search import search, walk
 from neurallib.modeling_neurallib.machine.state import MachineError, SoftProgramError
 
 SMALL = MachineConfig(values=16, memory=8, registers=6, call_depth=2, max_steps=40)
@@ -60,8 +60,9 @@ def test_a_strict_run_ends_where_exact_finds_a_fault(drawn: Any) -> None:
     config, code, entries, registers, memory = drawn
     final = ExactMachine(code, config, portable=True).execute(entries, registers, memory)
     fault = Fault(int(final.faults[0]))
-    if fault in (Fault.overflow, Fault.division_by_zero):
-        return
+    at = code[min(int(final.program_counters[0]), len(code) - 1), 0]
+    if fault in (Fault.overflow, Fault.division_by_zero) or (fault and at in (CODES["index"], CODES["index_immediate"])):
+        return  # overflow, of a word or of an address
     r, m, stack = registers[0].copy(), memory[0].astype(np.int32), np.zeros(config.call_depth, np.int32)
     cursor = np.array([entries[0], 0, 0, 0, 0], np.int64)
     execute(
@@ -153,6 +154,7 @@ def test_adaptation_saves_steps_and_stays_right() -> None:
     assert found.right and after.right.all()
     assert after.steps.mean() < before.steps.mean() - 0.9
     assert (found.instructions[:2] == COUNTED[:2]).all()
+    assert (discretised(found.program, SMALL, COUNTED) == found.instructions).all()
     again = learn(COUNTED, SMALL, given_, Objective(1, 1, 1, 1), rows=ROWS, iterations=60, max_steps=30, seed=0)
     assert (again.instructions == found.instructions).all() and again.losses == found.losses
 
@@ -160,7 +162,7 @@ def test_adaptation_saves_steps_and_stays_right() -> None:
 def test_proposals_are_judged_on_all_examples() -> None:
     """The steepest change at one example may be wrong on another: it is tried, and not kept."""
     examples = counted()
-    trial = learning._Trial(COUNTED, ROWS, SMALL, examples, 30)
+    trial = learning.Trial(COUNTED, ROWS, SMALL, examples, 30)
     assert trial.judge(COUNTED) and trial.runs == len(examples)
     before = trial.steps.copy()
     code = entries_of(COUNTED, SMALL)
@@ -211,6 +213,33 @@ def test_repair_by_gradient_and_by_search() -> None:
     assert search(broken(), SMALL, examples, 5, rows=ROWS, exhaustive=True).runs == 5
 
 
+def test_repair_by_a_walk() -> None:
+    examples, new = counted(least=0), counted(100, seed=1, least=0)
+    found = walk(broken(), SMALL, examples, Objective(), 50_000, rows=ROWS, seed=0)
+    assert found.right and judge(found.instructions, SMALL, new).right.all()
+    twice = broken()
+    twice[5, 4] = 3
+    one = walk(twice, SMALL, examples, Objective(), 200_000, rows=ROWS, most=1, seed=0)
+    assert not one.right and (one.instructions == twice).all()  # and it ends, with most of its runs unspent
+    found, again = (walk(twice, SMALL, examples, Objective(), 200_000, rows=ROWS, seed=0) for _ in range(2))
+    assert found.right and judge(found.instructions, SMALL, new).right.all()
+    assert (found.instructions == again.instructions).all() and found.runs == again.runs
+    assert walk(COUNTED, SMALL, examples, Objective(), 10**6, rows=ROWS).runs == len(examples)
+
+
+def test_the_best_program_drifts() -> None:
+    """Only to programs that are right in no more steps."""
+    trial = learning.Trial(COUNTED, ROWS, SMALL, counted(), 30)
+    assert trial.judge(COUNTED)
+    code = entries_of(COUNTED, SMALL)
+    wrong, other = code.copy(), code.copy()
+    wrong[3, 4], other[5, 3], other[6, 1] = 2, 4, 4  # another register for the comparison
+    trial.drift(wrong)
+    assert trial.best is COUNTED
+    trial.drift(other)
+    assert trial.best[5, 3] == 4 and trial.right and judge(trial.best, SMALL, counted(100, seed=1)).right.all()
+
+
 @pytest.mark.parametrize("kind", ["adjoint", "dense"])
 def test_other_gradients_learn_too(kind: Any) -> None:
     """A wrong constant that is read once: there all three agree on the way."""
@@ -254,6 +283,10 @@ def test_bad_input() -> None:
     for message, options, given_ in cases:
         with pytest.raises(LearningError, match=message):
             learn(COUNTED, SMALL, given_, Objective(efficiency=1), **options)
+    with pytest.raises(LearningError, match="efficiency must be 0"):
+        walk(COUNTED, SMALL, examples, Objective(efficiency=1), 100)
+    with pytest.raises(LearningError, match="most and each must be at least 1, found 0 and 4"):
+        walk(COUNTED, SMALL, examples, Objective(), 100, most=0)
     with pytest.raises(LearningError, match="efficiency must be a finite weight"):
         Objective(efficiency=float("inf"))
     with pytest.raises(LearningError, match="must halt at address 1"):
