@@ -149,7 +149,8 @@ def run(
             ran.halted, ran.steps, ran.faults, nothing if ran.log is None else ran.log,
             nothing if log_starts is None else log_starts, *(ran.first or (nothing,) * 3), batch, config.memory,
             config.call_depth, config.bits, TOTAL=total, PROGRAMS=program is not None,
-            LOG=log_starts is not None, FIRST=first, BETWEEN=BETWEEN, BLOCK=BLOCK, num_warps=max(1, BLOCK // 32),
+            LOG=log_starts is not None, FIRST=first, BETWEEN=BETWEEN,
+            NARROW=config.bits < 32, BLOCK=BLOCK, num_warps=max(1, BLOCK // 32),
         )  # fmt: skip
     return ran
 

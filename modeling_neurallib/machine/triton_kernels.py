@@ -92,14 +92,14 @@ _BAD_PROGRAM_COUNTER = _constant(int(Fault.bad_program_counter))
 
 @_kernel
 def _quotient(a, b):
-    """⌊a / b⌋ of int64 that fit 32 bits, b ≠ 0; in 32 bits, which the device divides much faster."""
+    """⌊a / b⌋ of integers that fit 32 bits, b ≠ 0; in 32 bits, which the device divides much faster."""
     # −2³¹ / −1 does not fit; and b = 1 stands for it, so that the division is defined.
     opposite = b == -1
     a32, b32 = a.to(tl.int32), tl.where(opposite, 1, b).to(tl.int32)
     truncated = a32 // b32
     rest = a32 - truncated * b32
     floor = truncated - ((rest != 0) & ((rest ^ b32) < 0)).to(tl.int32)
-    return tl.where(opposite, -a, floor.to(tl.int64))
+    return tl.where(opposite, -a, floor.to(a.dtype))
 
 
 @_kernel
@@ -108,39 +108,43 @@ def _operate(kind, a, b, width, divides):
 
     Args:
         kind: number without its flag, int32.
-        a, b: operands as two's complement int64; b is the immediate where the operation has one.
+        a, b: operands as two's complement, int64, or int32 where a word has fewer than 32 digits, which is faster; b is the
+            immediate where the operation has one.
         width: the binary digits of a word.
         divides: whether any lane divides; a scalar, so that the others need not wait for a division.
 
     Returns:
-        The value as two's complement int64, edge values included, and the fault, int32; 0 and none for other operations.
+        The value as two's complement, edge values included, and the fault, int32; 0 and none for other operations.
     """
     x = tl.where(kind == _CONSTANT, b, tl.zeros_like(a + b))
     x = tl.where(kind == _MOVE, a, x)
     x = tl.where(kind == _ADD, a + b, x)
     x = tl.where(kind == _SUBTRACT, a - b, x)
-    x = tl.where(kind == _MULTIPLY, a * b, x)
     x = tl.where(kind == _MIN, tl.where(a < b, a, b), x)
     x = tl.where(kind == _MAX, tl.where(a < b, b, a), x)
-    x = tl.where(kind == _EQUAL, (a == b).to(tl.int64), x)
-    x = tl.where(kind == _LESS, (a < b).to(tl.int64), x)
+    x = tl.where(kind == _EQUAL, (a == b).to(x.dtype), x)
+    x = tl.where(kind == _LESS, (a < b).to(x.dtype), x)
     x = tl.where(kind == _AND, a & b, x)
     x = tl.where(kind == _OR, a | b, x)
     x = tl.where(kind == _XOR, a ^ b, x)
     # A shift by width moves every digit out, as does any longer one.
-    distance = tl.where((b < 0) | (b > width), width, b)
+    distance = tl.where((b < 0) | (b > width), width.to(a.dtype), b)
     shifts_left = kind == _SHIFT_LEFT
-    x = tl.where(shifts_left, a << distance, x)
+    long = a.to(tl.int64)
+    long = tl.where(kind == _MULTIPLY, long * b.to(tl.int64), long << distance.to(tl.int64))
+    is_long = (kind == _MULTIPLY) | shifts_left
+    x = tl.where(is_long, long.to(x.dtype), x)
     x = tl.where(kind == _SHIFT_RIGHT, a >> distance, x)
     no_divisor = ((kind == _DIVIDE) | (kind == _MODULO)) & (b == 0)
     if divides:
         whole = _quotient(a, tl.where(b == 0, 1, b))
         x = tl.where(kind == _DIVIDE, tl.where(b == 0, 0, whole), x)
         x = tl.where(kind == _MODULO, tl.where(b == 0, a, a - whole * b), x)
-    half = (tl.zeros_like(x) + 1) << (width - 1)
-    wrapped = ((x + half) & (2 * half - 1)) - half
+    half = (tl.zeros_like(x) + 1) << (width - 1).to(x.dtype)
+    wrapped = ((x + half) & (half - 1 + half)) - half
     wrong_shift = (b < 0) & (shifts_left | (kind == _SHIFT_RIGHT))
-    fault = tl.where((wrapped != x) | wrong_shift, _OVERFLOW, 0)
+    outside = tl.where(is_long, wrapped.to(tl.int64) != long, wrapped != x)
+    fault = tl.where(outside | wrong_shift, _OVERFLOW, 0)
     return wrapped, tl.where(no_divisor, _DIVISION_BY_ZERO, fault)
 
 
@@ -175,7 +179,7 @@ def run_machines(
     code, program, size, patch_at, patch_word, registers, memory, stack, counters, depths, deepest, halted, steps, faults,
     log, log_starts, first_registers, first_memory, first_code, batch, words, call_depth, width,
     TOTAL: tl.constexpr, PROGRAMS: tl.constexpr, LOG: tl.constexpr, FIRST: tl.constexpr, BETWEEN: tl.constexpr,
-    BLOCK: tl.constexpr,
+    NARROW: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Runs a batch of machines until each has halted, faulted, or taken as many steps as it may; a lane a machine.
 
@@ -195,11 +199,15 @@ def run_machines(
         TOTAL: go on after a fault with its edge value, as the dense engine does, and count the halt past the end as a
             step; otherwise end before the fault, as the exact engine does.
         BETWEEN: steps between two looks whether any machine is still running.
+        NARROW: words have fewer than 32 digits, so that 32 bits hold what is computed with.
     """
     lane = (tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)).to(tl.int64)
     batch, words = tl.cast(batch, tl.int64), tl.cast(words, tl.int64)
-    half = (tl.zeros_like(lane) + 1) << (width - 1)
-    mask = 2 * half - 1
+    one = tl.zeros_like(lane) + 1
+    if NARROW:
+        one = one.to(tl.int32)
+    half = one << (width - 1).to(one.dtype)
+    mask = half - 1 + half
     exists = lane < batch
     running = exists
     pc = tl.load(counters + lane, mask=exists, other=0)
@@ -226,18 +234,18 @@ def run_machines(
                 word = tl.where(pc == changed_at, changed, word)
             else:
                 word = tl.load(code + pc, mask=running, other=0)
-            kind = (word & 127).to(tl.int32)
-            immediate = (word & _FLAG) != 0
-            source_a, source_b = (word >> 8) & 255, (word >> 16) & 255
-            target = (word >> 24) & 255
+            low = word.to(tl.int32)
+            kind, immediate = low & 127, (low & _FLAG) != 0
+            source_a, source_b = ((low >> 8) & 255).to(tl.int64), ((low >> 16) & 255).to(tl.int64)
+            target = ((low >> 24) & 255).to(tl.int64)
             entry = (word >> 32).to(tl.int32)
-            a = tl.load(registers + source_a * batch + lane, mask=running, other=0).to(tl.int64)
-            b = tl.load(registers + source_b * batch + lane, mask=running, other=0).to(tl.int64)
-            second = tl.where(immediate, entry.to(tl.int64), b)
+            a = tl.load(registers + source_a * batch + lane, mask=running, other=0).to(one.dtype)
+            b = tl.load(registers + source_b * batch + lane, mask=running, other=0).to(one.dtype)
+            second = tl.where(immediate, entry.to(one.dtype), b)
 
             loads, stores = running & (kind == _LOAD), running & (kind == _STORE)
             addresses = (kind == _INDEX) | (kind == _LOAD) | (kind == _STORE)
-            at = (a & mask) + second
+            at = (a & mask).to(tl.int64) + second.to(tl.int64)
             inside = (at >= 0) & (at < words)
             if FIRST:
                 plain = (kind < _JUMP) & (kind > _HALT)
@@ -253,8 +261,8 @@ def run_machines(
 
             divides = tl.max((running & ((kind == _DIVIDE) | (kind == _MODULO))).to(tl.int32), 0) > 0
             value, wrong = _operate(kind, a, second, width, divides)
-            value = tl.where(loads, loaded.to(tl.int64), value)
-            value = tl.where(kind == _INDEX, ((at + half) & mask) - half, value)
+            value = tl.where(loads, loaded.to(one.dtype), value)
+            value = tl.where(kind == _INDEX, ((at.to(one.dtype) + half) & mask) - half, value)
             wrong = tl.where(addresses & (inside == 0), _WILD_ACCESS, wrong)
             wrong = tl.where((kind == _CHECK) & ((a < 0) | (a >= b)), _INDEX_OUT_OF_RANGE, wrong)
             wrong = tl.where((kind == _GUARD) & ((a & mask) >= (b & mask)), _OUT_OF_MEMORY, wrong)
@@ -276,7 +284,7 @@ def run_machines(
             if LOG:
                 old = tl.load(registers + target * batch + lane, mask=writes, other=0).to(tl.int64)
                 old = tl.where(stores, tl.load(memory + at * batch + lane, mask=stores, other=0).to(tl.int64), old)
-                old = old & mask
+                old = old & mask.to(tl.int64)
                 kept = tl.load(stack + depth.to(tl.int64) * batch + lane, mask=pushes, other=-1)
                 old = tl.where(calls, kept.to(tl.int64), old)
                 tl.store(log_at + count, pc.to(tl.int64) | (old << 32), mask=running)
@@ -418,7 +426,7 @@ def pull_back(
     step = last
     while step >= 0:
         logged = tl.load(log + step)
-        pc, old = (logged & 0xFFFFFFFF).to(tl.int32), logged >> 32
+        pc, old = logged.to(tl.int32), logged >> 32
         number = tl.load(rows + pc)
         kind, immediate = number & 127, (number & _FLAG) != 0
         source_a, source_b = tl.load(rows + addresses + pc), tl.load(rows + 2 * addresses + pc)

@@ -79,9 +79,12 @@ def test_every_operation_on_every_pair_of_words_is_that_of_the_table(values):
         assert (result % values, fault) == evaluate(o.code, a, b, signed(b, values), values), (o.name, a, b)
 
 
-def test_operations_at_the_edges_of_the_widest_words():
-    values = 2**32
-    edges = [0, 1, 2, 3, 7, 31, 32, 33, 46_341, 2**16, 2**31 - 1, 2**31, 2**31 + 1, 2**32 - 3, 2**32 - 2, 2**32 - 1]
+@pytest.mark.parametrize("width", [31, 32])
+def test_operations_at_the_edges_of_the_widest_words(width):
+    """In 32 bits, and in the 64 that the widest need."""
+    values = 2**width
+    near = (0, 1, 2, 3, 7, 30, 31, 32, 33, 32_768, 46_341, values // 2 - 1, values // 2, values // 2 + 1)
+    edges = [*near, values - 1, values - 2, values - 3, values - 31]
     config = MachineConfig(values=values, memory=1, registers=6, max_steps=2)
     for operation in (o for o in OPERATIONS if o.semantics and o.kind == "alu"):
         machine = ExactMachine(np.array([(operation.code, 0, 1, 2, 0), (0, 0, 0, 0, 0)]), config, device="cuda")
