@@ -125,6 +125,12 @@ def tiny_model(
 
 
 def opened(model: NeuralLibForCausalLM) -> NeuralLibForCausalLM:
-    """The same model, its gate wide open: it calls some program wherever none is open."""
+    """The same model, its gate wide open: it calls some program wherever none is open.
+
+    No result begins with a line break: one called for before the line break that ends a prompt would go on behind it.
+    """
+    from neurallib.modeling_neurallib.writer import LEADS
+
     model.computer.selector.no_call.bias.data.fill_(-50.0)
+    model.computer.writer.lead.bias.data[LEADS.index("\n")] = -50.0
     return model

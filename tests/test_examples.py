@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Any, tiny_l
     torch.manual_seed(1)
     base = make_base(tiny_tokenizer)
     model = NeuralLibForCausalLM.from_llama(base, library=tiny_library, tokenizer=tiny_tokenizer, heads=TINY_HEADS)
-    model.computer.reader.roles.weight.data.normal_()
+    model.computer.reader.scores.weight.data.normal_()
     place = tmp_path_factory.mktemp("model")
     opened(model).save_pretrained(place)
     tiny_tokenizer.save_pretrained(place)

@@ -21,7 +21,7 @@ from neurallib.model_cards import explanation_page as page_module
 from neurallib.model_cards.explanation_page import PAGE_BYTES, PageError, explanation_page, visible
 from neurallib.modeling_neurallib import explanation as explanation_module
 from neurallib.modeling_neurallib.explanation import ExplanationError, lenders, run_record, with_sources
-from neurallib.modeling_neurallib.reader import argument_texts
+from neurallib.modeling_neurallib.labelling import argument_texts
 from typer.testing import CliRunner
 
 from neurallib import (
@@ -48,7 +48,7 @@ def calling(tokenizer: Any, library: NeuralLibrary) -> NeuralLibForCausalLM:
         make_base(tokenizer), library=library, tokenizer=tokenizer, heads=TINY_HEADS
     )
     torch.manual_seed(5)
-    model.computer.reader.roles.weight.data.normal_()
+    model.computer.reader.scores.weight.data.normal_()
     return opened(model)
 
 

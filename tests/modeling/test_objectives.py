@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from neurallib.modeling_neurallib.dense_objective import DenseObjectiveError, soft_copy
+from neurallib.modeling_neurallib.labelling import argument_texts
 from neurallib.modeling_neurallib.objective import number_pieces, pieces_text, proposals, search
-from neurallib.modeling_neurallib.reader import argument_texts, decode_labelling
 from torch.nn.functional import one_hot
 from transformers import LlamaForCausalLM
 
@@ -46,7 +46,7 @@ def dense_model(tiny_base: LlamaForCausalLM, tiny_tokenizer: Any, small_library:
     heads = {**HEADS, "estimator": "dense", "dense_machine": SMALL}
     model = NeuralLibForCausalLM.from_llama(tiny_base, small_library, tokenizer=tiny_tokenizer, heads=heads).double()
     model.computer.selector.no_call.bias.data.fill_(-2.0)
-    model.computer.reader.roles.weight.data.normal_(std=0.5)
+    model.computer.reader.scores.weight.data.normal_(std=0.5)
     return model
 
 
@@ -64,7 +64,7 @@ def test_dense_loss_reaches_selector_and_reader_and_matches_finite_differences(
     weights = {
         "selector": dense_model.computer.selector.query.weight,
         "gate": dense_model.computer.selector.no_call.bias,
-        "reader": dense_model.computer.reader.roles.weight,
+        "reader": dense_model.computer.reader.scores.weight,
         "projection": dense_model.computer.projection.linear.weight,
         "backbone": dense_model.model.layers[0].mlp.up_proj.weight,
     }
@@ -142,19 +142,6 @@ def test_soft_copy_is_the_mean_of_hard_copies(chances: list[float], longest: int
             expected[cell, copied[cell] if cell < len(copied) else 0] += weight
     torch.testing.assert_close(cells, expected)
     torch.testing.assert_close(lengths, expected_lengths)
-
-
-@given(st.lists(st.lists(st.floats(-5, 0), min_size=3, max_size=3), min_size=1, max_size=6), st.floats(0, 3))
-@settings(max_examples=60, deadline=None)
-def test_decoding_finds_the_best_labelling(scores: list[list[float]], cost: float) -> None:
-    table = np.array(scores)
-
-    def value(labelling: tuple[int, ...]) -> float:
-        changes = sum(a != b for a, b in pairwise(labelling))
-        return sum(table[i, role] for i, role in enumerate(labelling)) - cost * changes
-
-    best = max(value(labelling) for labelling in np.ndindex(*(3,) * len(scores)))
-    assert value(tuple(decode_labelling(table, 2, cost))) == pytest.approx(best)
 
 
 def test_pieces_with_gaps_are_joined_by_one_space() -> None:

@@ -32,7 +32,7 @@ def test_two_processes_have_the_gradients_of_one(tmp_path: Path) -> None:
         step(tmp_path / "one", cached)
         one, two = (load_file(str(tmp_path / name / f"gradients-{cached}.safetensors")) for name in ("one", "two"))
         moved = {name for name, gradient in one.items() if gradient.abs().sum() > 0}
-        assert {"model.computer.reader.roles.weight", "model.computer.selector.no_call.bias"} <= moved
+        assert {"model.computer.reader.scores.weight", "model.computer.selector.no_call.bias"} <= moved
         assert any(name.startswith("model.layers.") for name in moved) == (not cached)
         for name in one:
             if not name.startswith("log.grad_norm"):
