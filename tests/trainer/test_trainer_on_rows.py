@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from neurallib.trainer.own_data import RowReader, load_rows
 from neurallib.trainer.recipe import Recipe, RecipeError
 from neurallib.trainer.training import train as follow
-from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 
 from neurallib import (
     DataCollatorForCalls,
@@ -28,6 +29,9 @@ ROWS = [
     {"prompt": "Turn strawberry around", "completion": "yrrebwarts"},
     {"prompt": "Who was Ada?", "completion": "A mathematician."},
 ]
+CHECKPOINTING = "activation_checkpointing"
+if not hasattr(TrainingArguments, CHECKPOINTING):
+    CHECKPOINTING = "gradient_checkpointing"  # its name in earlier versions of transformers
 PARTS = {"answer_loss", "call_loss", "prompt_loss", "selection_entropy", "call_rate"}
 
 
@@ -76,6 +80,9 @@ def test_arguments_that_cannot_be(tmp_path: Path) -> None:
         ("supervision", "1.5", "from 0 to 1"),
         ("on_bad_row", "skipp", "did you mean 'skip'"),
         ("stretch", 0.5, "at least 1"),
+        ("retention", -1.0, "at least 0"),
+        ("redescribe_steps", 0, "at least 1"),
+        ("backbone_learning_rate", 0.0, "greater than 0"),
         ("packing", True, "other conversations"),
     ]:
         with pytest.raises(TrainingArgumentsError, match=hint):
@@ -92,6 +99,8 @@ def test_what_does_not_fit_together(tiny_model: NeuralLibForCausalLM, tiny_token
         start(lora(), train="heads")
     with pytest.raises(TrainingArgumentsError, match="task_type"):
         start(lora(task_type="SEQ_CLS"))
+    with pytest.raises(TrainingArgumentsError, match="retention"):
+        start(train="all", retention=1.0)
     with pytest.raises(TrainingArgumentsError, match="expected a NeuralLibForCausalLM"):
         start(model=torch.nn.Linear(1, 1))
     with pytest.raises(TrainingArgumentsError, match="cached_features=False"):
@@ -128,6 +137,125 @@ def test_only_what_is_asked_for_is_trained(
     logged = [entry for entry in trainer.state.log_history if "loss" in entry]
     assert set(logged[0]) >= PARTS
     assert logged[0]["loss"] == pytest.approx(logged[0]["answer_loss"] + logged[0]["prompt_loss"], rel=1e-4)
+
+
+def held_to_its_base(model: NeuralLibForCausalLM, tokenizer: Any, folder: Path, **more: Any) -> NeuralLibTrainer:
+    """A Trainer of an adapter, after its training."""
+    trainer = NeuralLibTrainer(
+        fresh(model),
+        arguments(folder, **{"max_steps": 8, "learning_rate": 1e-2, **more}),
+        train_dataset=ROWS[:3],
+        processing_class=tokenizer,
+        peft_config=lora(target_modules="all-linear"),
+    )
+    trainer.train()
+    return trainer
+
+
+def test_retention_is_the_divergence_from_the_base(
+    tiny_model: NeuralLibForCausalLM, tiny_base: Any, tiny_tokenizer: Any, tmp_path: Path
+) -> None:
+    trainer = held_to_its_base(tiny_model, tiny_tokenizer, tmp_path, retention=0.5)
+    for entry in (entry for entry in trainer.state.log_history if "loss" in entry):
+        parts = entry["answer_loss"] + entry["prompt_loss"] + 0.5 * entry["departure"]
+        assert entry["loss"] == pytest.approx(parts, rel=1e-4)
+    assert trainer.state.log_history[0]["departure"] == pytest.approx(0, abs=1e-5), "an adapter begins as its base"
+
+    batch = tiny_tokenizer([row["prompt"] for row in ROWS], return_tensors="pt", padding=True)
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    model = trainer.model.eval()
+    inner = model.get_base_model()
+    logits = inner.lm_head(inner.model(**inputs, decide_calls=False).last_hidden_state)
+    found = trainer._departure(model, inputs, logits)
+    with torch.no_grad():
+        wanted = tiny_base(**inputs).logits.log_softmax(-1)
+    each = (wanted.exp() * (wanted - logits.log_softmax(-1))).sum(-1)
+    expected = each[inputs["attention_mask"].bool()].mean()
+    assert expected > 1e-3
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-4)
+    found.backward()
+    moved = {
+        name for name, parameter in model.named_parameters() if parameter.grad is not None and parameter.grad.any()
+    }
+    assert moved and all("lora_" in name for name in moved)
+
+
+def test_retention_keeps_an_adapter_near_its_base(
+    tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any, tmp_path: Path
+) -> None:
+    departures = []
+    for weight in (1e-6, 300.0):
+        trainer = held_to_its_base(tiny_model, tiny_tokenizer, tmp_path, retention=weight, max_steps=20)
+        departures.append([entry["departure"] for entry in trainer.state.log_history if "departure" in entry][-1])
+    assert departures[1] < 0.3 * departures[0]
+
+
+@pytest.mark.parametrize("trained", ["heads+lora", "all", "lora", "heads"])
+def test_the_backbone_has_a_learning_rate_of_its_own(
+    tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any, tmp_path: Path, trained: str
+) -> None:
+    rates = dict(learning_rate=5e-3, backbone_learning_rate=2e-4, lr_scheduler_type="linear", weight_decay=0.1)
+    trainer = NeuralLibTrainer(
+        tiny_model,
+        arguments(tmp_path, train=trained, max_steps=4, cached_features=False, **rates),
+        train_dataset=ROWS[:3],
+        processing_class=tiny_tokenizer,
+        peft_config=lora() if trained.endswith("lora") else None,
+    )
+    groups = trainer.create_optimizer().param_groups
+    found = {id(parameter): group for group in groups for parameter in group["params"]}
+    learning = {name: parameter for name, parameter in trainer.model.named_parameters() if parameter.requires_grad}
+    assert sum(len(group["params"]) for group in groups) == len(found) == len(learning)
+    decays = set(trainer.get_decay_parameter_names(trainer.model))
+    for name, parameter in learning.items():
+        group = found[id(parameter)]
+        assert group["lr"] == (5e-3 if ".computer." in name else 2e-4), name
+        assert group["weight_decay"] == (0.1 if name in decays else 0.0), name
+    trainer.train()
+    optimizer = trainer.optimizer.optimizer if hasattr(trainer.optimizer, "optimizer") else trainer.optimizer
+    assert {group["lr"] for group in optimizer.param_groups} == {0.0}, "both follow the schedule"
+    assert {group["initial_lr"] for group in optimizer.param_groups} == {5e-3, 2e-4}
+
+
+class _Watched(TrainerCallback):
+    """The descriptions at the beginning of every step."""
+
+    def __init__(self, model: NeuralLibForCausalLM):
+        self.model = model
+        self.seen: list[torch.Tensor] = []
+
+    def on_step_begin(self, *parts: Any, **kwargs: Any) -> None:
+        self.seen.append(self.model.computer.descriptions.clone())
+
+
+@pytest.mark.parametrize("trained", ["all", "heads+lora", "lora", "heads"])
+def test_descriptions_follow_a_backbone_that_learns(
+    tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any, tmp_path: Path, trained: str
+) -> None:
+    first = tiny_model.computer.descriptions.clone()
+    watched = _Watched(tiny_model)
+    trainer = NeuralLibTrainer(
+        tiny_model,
+        arguments(tmp_path, train=trained, max_steps=3, redescribe_steps=2, cached_features=False),
+        train_dataset=ROWS[:3],
+        processing_class=tiny_tokenizer,
+        peft_config=lora() if trained.endswith("lora") else None,
+        callbacks=[watched],
+    )
+    trainer.train()
+    computer, last = tiny_model.computer, tiny_model.computer.descriptions.clone()
+    same = [torch.equal(one, first) for one in [*watched.seen, last]]
+    if trained in ("heads", "lora"):
+        assert all(same), "heads that a backbone leaves, or is trained for, keep their keys"
+        return
+    assert same == [True, True, False, False] and not torch.equal(watched.seen[2], last)
+    tiny_model.redescribe(tiny_tokenizer)
+    assert torch.equal(computer.descriptions, last), "they are those of the backbone as it is"
+    computer.eval()
+    assert torch.equal(computer.settled()[0], computer.keys())
+    if trained == "heads+lora":
+        with trainer.model.disable_adapter():
+            assert torch.equal(tiny_model.computer.descriptions, first), "the base has its own again"
 
 
 @pytest.mark.parametrize("cached", [True, False])
@@ -190,7 +318,7 @@ def test_checkpointed_activations_and_bf16(
     tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any, tmp_path: Path
 ) -> None:
     found = []
-    for more in ({}, {"gradient_checkpointing": True}, {"bf16": True}):
+    for more in ({}, {CHECKPOINTING: True}, {"bf16": True}):
         model = fresh(tiny_model)
         how = dict(optim="sgd", learning_rate=0.01, max_grad_norm=0.0, train="all", **more)
         trainer = NeuralLibTrainer(
@@ -211,6 +339,7 @@ def test_an_adapter_resumes_to_the_bit(tiny_model: NeuralLibForCausalLM, tiny_to
     def run(steps: int, folder: str, resume: bool = False) -> dict[str, torch.Tensor]:
         torch.manual_seed(7)
         more = dict(max_steps=steps, per_device_train_batch_size=2, save_strategy="steps", save_steps=3)
+        more |= dict(retention=0.5, backbone_learning_rate=1e-3, redescribe_steps=2)
         trainer = NeuralLibTrainer(
             fresh(tiny_model, dropout=0.1),
             arguments(tmp_path / folder, **more),
@@ -343,6 +472,17 @@ def test_a_recipe_for_your_own_data(tiny_model: NeuralLibForCausalLM, tiny_token
         Recipe.load(recipe, ["peft={target_module: [q_proj]}"]).adapter()
     with pytest.raises(RecipeError, match="did you mean 'LORA'"):
         Recipe.load(recipe, ["peft={peft_type: lorra}"]).adapter()
+
+
+@pytest.mark.parametrize("name", ["activation_checkpointing", "gradient_checkpointing"])
+def test_a_recipe_names_an_argument_as_any_version_does(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"use_cpu: true\n{name}: true\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        found = Recipe.load(path, [f"{name}_kwargs={{use_reentrant: false}}"]).training_arguments(tmp_path)
+    assert getattr(found, CHECKPOINTING) is True
+    assert getattr(found, f"{CHECKPOINTING}_kwargs") == {"use_reentrant": False}
 
 
 def test_recipes_that_are_shipped_can_be_followed(tmp_path: Path) -> None:

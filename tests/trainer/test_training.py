@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from neurallib.modeling_neurallib.objective import CallBatch, MarginalObjective
+from neurallib.modeling_neurallib.objective import CallBatch, MarginalObjective, stretched
 from neurallib.modeling_neurallib.selector import UNSEEN
 from neurallib.trainer.dialogues import Dialogue
 from neurallib.trainer.features import FeatureCache
@@ -17,10 +17,10 @@ from neurallib.trainer.lessons import Lessons, LessonWriter, collate
 from neurallib.trainer.recipe import Recipe, RecipeError
 from neurallib.trainer.shipping import NeuralLibError, load_heads
 from neurallib.trainer.tasks import Example
-from neurallib.trainer.training import NeuralLibTrainer, decided, stretched
+from neurallib.trainer.training import NeuralLibTrainer, decided
 from transformers import TrainingArguments
 
-from neurallib import NeuralLibForCausalLM
+from neurallib import NeuralLibForCausalLM, NeuralLibTrainingArguments
 
 EXAMPLES = [
     Example("Add 12 and 30", "42", "add", ("12", "30"), (((4, 6),), ((11, 13),)), "add:0"),
@@ -166,9 +166,41 @@ def test_stretching_counts_numbers_several_times(lessons: Lessons) -> None:
     assert not changed[:, 3].any(), "a conversation without a number has nothing to stretch"
 
 
+def test_a_computer_that_trains_stretches_what_it_scores(
+    lessons: Lessons, tiny_model: NeuralLibForCausalLM, tmp_path: Path
+) -> None:
+    computer, objective = tiny_model.computer, MarginalObjective(tiny_model.computer)
+    computer.selector.no_call.bias.data.zero_()
+    batch = collate([lessons[i] for i in range(len(lessons))])["batch"]
+    plain, _ = objective.score(batch)
+    computer.stretch = 10.0
+    assert torch.equal(computer.eval() and objective.score(batch)[0], plain), "what answers is not stretched"
+    computer.training = True  # and its parts as they answer: without dropout
+    torch.manual_seed(1)
+    weights = stretched(batch, 10.0)
+    changed = (weights != batch.weights).any(1)
+    assert changed.any() and not changed.all()
+    torch.manual_seed(1)
+    found, _ = objective.score(batch)
+    computer.stretch = 1.0
+    expected, _ = objective.score(dataclasses.replace(batch, weights=weights))
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(found[~changed], plain[~changed])
+    assert (found - plain)[changed].abs().min() > 0
+
+    arguments = NeuralLibTrainingArguments(
+        output_dir=str(tmp_path / "run"), max_steps=1, stretch=3.0, report_to=[], use_cpu=True, disable_tqdm=True,
+        save_strategy="no", sample_size=0,
+    )  # fmt: skip
+    NeuralLibTrainer(tiny_model, arguments, train_dataset=lessons).train()
+    assert computer.stretch == 3.0
+
+
 def test_the_trainer_learns_and_resumes_to_the_bit(
     lessons: Lessons, tiny_model: NeuralLibForCausalLM, tmp_path: Path
 ) -> None:
+    # An open gate, so that there is something to learn from the first step on.
+    tiny_model.computer.selector.no_call.bias.data.zero_()
     start = {name: tensor.clone() for name, tensor in tiny_model.computer.state_dict().items()}
 
     def run(steps: int, folder: str, resume: bool = False) -> tuple[dict[str, torch.Tensor], list[float]]:
@@ -178,8 +210,8 @@ def test_the_trainer_learns_and_resumes_to_the_bit(
             per_device_train_batch_size=2,
             learning_rate=5e-3,
             lr_scheduler_type="constant",
-            save_steps=15,
-            logging_steps=5,
+            save_steps=14,  # within an epoch of 4 steps, two before its end
+            logging_steps=4,
             remove_unused_columns=False,
             report_to=[],
             use_cpu=True,
@@ -192,9 +224,9 @@ def test_the_trainer_learns_and_resumes_to_the_bit(
         losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
         return {name: tensor.clone() for name, tensor in tiny_model.computer.state_dict().items()}, losses
 
-    straight, losses = run(30, "straight")
-    run(15, "halved")
-    resumed, _ = run(30, "halved", resume=True)
+    straight, losses = run(32, "straight")
+    run(14, "halved")
+    resumed, _ = run(32, "halved", resume=True)
     assert all(torch.equal(straight[name], resumed[name]) for name in straight)
     assert losses[-1] < losses[0]
     tiny_model.computer.eval()

@@ -1,0 +1,114 @@
+"""Heads as files, with what was trained of the backbone beside them: what is loaded computes what was trained."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import TINY_HEADS
+from neurallib.trainer.adapters import adapted
+from neurallib.trainer.shipping import (
+    LOW_RANK,
+    NeuralLibError,
+    load_heads,
+    merge_low_rank,
+    save_heads,
+    save_low_rank,
+)
+from safetensors.torch import load_file
+from transformers import LlamaForCausalLM
+
+from neurallib import NeuralLibForCausalLM, standard_library
+
+KINDS: dict[str, dict[str, Any]] = {
+    "plain": {"target_modules": ["q_proj", "v_proj"]},
+    "every layer of the blocks": {"target_modules": "all-linear", "lora_alpha": 3, "lora_dropout": 0.3},
+    "scaled by the root of the rank": {"target_modules": ["o_proj", "down_proj"], "use_rslora": True},
+    "one block": {"target_modules": ["up_proj"], "layers_to_transform": [1], "layers_pattern": "layers"},
+}
+
+
+def with_adapter(model: NeuralLibForCausalLM, **kind: Any) -> Any:
+    """The model with an adapter that changes what the backbone says."""
+    from peft import LoraConfig
+
+    found = adapted(model, LoraConfig(r=2, task_type="CAUSAL_LM", **kind)).eval()
+    torch.manual_seed(3)
+    for name, parameter in found.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_(std=0.3)
+    return found
+
+
+def tokens() -> torch.Tensor:
+    return torch.randint(3, 400, (2, 12), generator=torch.Generator().manual_seed(2))
+
+
+@torch.no_grad()
+def backbone(model: Any) -> torch.Tensor:
+    """Logits without calls."""
+    own = {"decide_calls": False} if isinstance(model, NeuralLibForCausalLM) else {}
+    logits: torch.Tensor = model.lm_head(model.model(tokens(), **own).last_hidden_state)
+    return logits
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda name: name.replace(" ", "_"))
+def test_low_rank_weights_are_what_peft_merges(
+    tiny_model: NeuralLibForCausalLM, tiny_base: LlamaForCausalLM, tmp_path: Path, kind: str
+) -> None:
+    base = copy.deepcopy(tiny_base)  # the model has the weights of its base, not copies
+    unchanged = backbone(base)
+    model = with_adapter(tiny_model, **KINDS[kind])
+    save_low_rank(model, tmp_path / "heads")
+    wanted = backbone(model.merge_and_unload())
+    tensors = load_file(str(tmp_path / "heads" / LOW_RANK))
+    assert all(tensor.dtype == torch.float16 for tensor in tensors.values())
+    merge_low_rank(base, tensors)
+    found = backbone(base)
+    assert (wanted - unchanged).abs().max() > 0.05, "the adapter says something else"
+    # Each weight is off by half a unit in the last of eleven bits, in both factors.
+    torch.testing.assert_close(found, wanted, atol=2e-3, rtol=2e-3)
+    assert [path.name for path in (tmp_path / "heads").iterdir()] == [LOW_RANK]
+
+
+def test_low_rank_weights_of_another_backbone_are_refused(
+    tiny_model: NeuralLibForCausalLM, tiny_base: LlamaForCausalLM, tmp_path: Path
+) -> None:
+    save_low_rank(with_adapter(tiny_model, target_modules=["q_proj", "up_proj"]), tmp_path)
+    tensors = load_file(str(tmp_path / LOW_RANK))
+
+    def other(**changes: Any) -> LlamaForCausalLM:
+        config = copy.deepcopy(tiny_base.config)
+        for name, value in changes.items():
+            setattr(config, name, value)
+        return LlamaForCausalLM(config)
+
+    with pytest.raises(
+        NeuralLibError, match=r"for a backbone with model\.layers\.1\.mlp\.up_proj, which this one lacks"
+    ):
+        merge_low_rank(other(num_hidden_layers=1), tensors)
+    with pytest.raises(NeuralLibError, match=r"layers\.0\.mlp\.up_proj are for 64 × 32 weights, found \(96, 32\)"):
+        merge_low_rank(other(intermediate_size=96), tensors)
+
+
+def test_heads_are_loaded_with_what_was_trained_of_the_backbone(
+    tiny_base: LlamaForCausalLM, tiny_tokenizer: Any, tmp_path: Path
+) -> None:
+    base = copy.deepcopy(tiny_base)
+    model = NeuralLibForCausalLM.from_llama(tiny_base, standard_library(), tokenizer=tiny_tokenizer, heads=TINY_HEADS)
+    model = with_adapter(model, target_modules=["q_proj", "v_proj"])
+    active = model.get_base_model().computer.modules_to_save["default"]
+    for parameter in active.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    save_low_rank(model, tmp_path)
+    whole = model.merge_and_unload().eval()
+    save_heads(whole, tmp_path, {"validation": {}})
+    loaded = load_heads(base, tiny_tokenizer, tmp_path).eval()
+    torch.testing.assert_close(backbone(loaded), backbone(whole), atol=2e-3, rtol=2e-3)
+    for name, value in whole.computer.state_dict().items():
+        # What was trained comes back in float16, the library and the vocabulary to the bit.
+        torch.testing.assert_close(loaded.computer.state_dict()[name], value, atol=1e-3, rtol=1e-3)
+    assert torch.equal(loaded.computer.instructions, whole.computer.instructions)
