@@ -406,7 +406,8 @@ def plotted(figures: dict[str, Any], path: str) -> None:
         right.plot(*zip(*points, strict=True), marker="o", label=f"gap {row['gap']:g}")
     right.set(xscale="log", yscale="log", xlabel="steps", ylabel="probability lost by the program counter")
     for axis in (left, right):
-        axis.legend(fontsize=7)
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(fontsize=7)
     figure.tight_layout()
     figure.savefig(path, dpi=150)
 

@@ -39,14 +39,16 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
 
-ESTIMATORS: dict[str, tuple[CategoricalEstimator, Arithmetic, int]] = {
-    "dense": ("dense", "tables", 1),
-    "dense, circuits": ("dense", "circuits", 1),
-    "adjoint": ("adjoint", "tables", 4),
-    "counterfactual": ("counterfactual", "tables", 8),
-    "marginal": ("marginal", "tables", 64),
+ESTIMATORS: dict[str, tuple[CategoricalEstimator, Arithmetic, int, float]] = {
+    "dense": ("dense", "tables", 1, 1.0),
+    "dense, circuits": ("dense", "circuits", 1, 1.0),
+    "adjoint": ("adjoint", "tables", 4, 1.0),
+    "adjoint, damped": ("adjoint", "tables", 4, 0.1),
+    "counterfactual": ("counterfactual", "tables", 8, 1.0),
+    "marginal": ("marginal", "tables", 64, 1.0),
 }
-"""Learners with the computer: estimator, arithmetic, and samples, chosen so that an update of each takes about as long."""
+"""Learners with the computer: estimator, arithmetic, samples, so that no update takes many times as long as another's, and
+the damping of the program counter's gradient."""
 
 CONTROLS = ("enumerated", "shown")
 BASELINES = ("alone", "tool")
@@ -145,7 +147,7 @@ class WithComputer(nn.Module):
     def __init__(self, task: Task, learner: str, width: int, generator: torch.Generator, start: Start):
         super().__init__()
         self.task, self.generator, self.learner = task, generator, learner
-        self.estimator, arithmetic, self.samples = ESTIMATORS.get(learner, ESTIMATORS["marginal"])
+        self.estimator, arithmetic, self.samples, self.damping = ESTIMATORS.get(learner, ESTIMATORS["marginal"])
         self.backbone = LlamaModel(configuration(task.vocabulary, width))
         if start == "copying":
             pass_on(self.backbone)
@@ -176,8 +178,9 @@ class WithComputer(nn.Module):
             results = words.new_zeros(words[:, 0].shape).index_add(1, self.outcomes, chances)
             return -self.head.likelihood(results[:, None], batch.answers).mean()
         runs = self.calls[size](
-            words, batch.answers.shape[1], self.estimator, samples=self.samples, generator=self.generator
-        )
+            words, batch.answers.shape[1], self.estimator, samples=self.samples, generator=self.generator,
+            damping=self.damping,
+        )  # fmt: skip
         return -runs.log_likelihood(self.head, batch.answers).mean()
 
     def answers(self, batch: Batch) -> Tensor:

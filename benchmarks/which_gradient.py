@@ -27,7 +27,7 @@ from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import permutations, product
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,8 +39,14 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 RATES = (0.03, 0.1, 0.3, 1.0)
-SAMPLES: dict[str, int] = {"dense": 1, "adjoint": 4, "counterfactual": 4, "marginal": 64}
-"""Chosen so that an update of each estimator takes about as long."""
+ESTIMATORS: dict[str, tuple[CategoricalEstimator, int, float]] = {
+    "dense": ("dense", 1, 1.0),
+    "adjoint": ("adjoint", 4, 1.0),
+    "adjoint, damped": ("adjoint", 4, 0.1),
+    "counterfactual": ("counterfactual", 4, 1.0),
+    "marginal": ("marginal", 64, 1.0),
+}
+"""Estimators, samples, chosen so that an update of each takes about as long, and damping of the program counter."""
 TUNING_SEEDS = (1000, 1001)
 SOLVED = 0.99
 BATCH = 32
@@ -203,8 +209,9 @@ class Trial:
     overflows: int
 
 
-def learn(problem: Problem, seed: int, estimator: CategoricalEstimator, rate: float, seconds: float) -> Trial:
+def learn(problem: Problem, seed: int, estimator: str, rate: float, seconds: float) -> Trial:
     """Descends until the held-out answers are right or the time is used up; looks after every 20 updates."""
+    kind, samples, damping = ESTIMATORS[estimator]
     generator = torch.Generator().manual_seed(seed)
     logits = problem.logits(generator).clone().requires_grad_()
     optimiser = torch.optim.Adam([logits], lr=rate)
@@ -216,8 +223,8 @@ def learn(problem: Problem, seed: int, estimator: CategoricalEstimator, rate: fl
         """Leaves the gradient in the logits; False if it overflows."""
         immediates = logits.softmax(-1) if problem.in_program else None
         results = problem.call(
-            problem.words(logits, problem.inputs[chosen]), length, estimator, samples=SAMPLES[estimator],
-            generator=generator, immediates=immediates,
+            problem.words(logits, problem.inputs[chosen]), length, kind, samples=samples, generator=generator,
+            immediates=immediates, damping=damping,
         )  # fmt: skip
         optimiser.zero_grad()
         try:
@@ -244,7 +251,7 @@ def learn(problem: Problem, seed: int, estimator: CategoricalEstimator, rate: fl
     return Trial(seed, right >= SOLVED, round(right, 4), updates * BATCH, round(used, 2), overflows)
 
 
-Row = tuple[str, CategoricalEstimator]
+Row = tuple[str, str]
 """A problem and an estimator."""
 
 
@@ -285,7 +292,7 @@ def summary(row: Row, rate: float, trials: list[Trial]) -> dict[str, Any]:
         "problem": row[0],
         "estimator": row[1],
         "rate": rate,
-        "samples": SAMPLES[row[1]],
+        "samples": ESTIMATORS[row[1]][1],
         "success": len(solved) / len(trials),
         "median_examples": statistics.median(trial.examples for trial in solved) if solved else None,
         "median_seconds": statistics.median(trial.seconds for trial in solved) if solved else None,
@@ -331,8 +338,7 @@ def plotted(rows: list[dict[str, Any]], seconds: float, path: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--problems", nargs="+", choices=list(PROBLEMS), default=list(PROBLEMS))
-    estimators = get_args(CategoricalEstimator)
-    parser.add_argument("--estimators", nargs="+", choices=estimators, default=estimators)
+    parser.add_argument("--estimators", nargs="+", choices=list(ESTIMATORS), default=list(ESTIMATORS))
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=10.0, help="processor time of one run")
     parser.add_argument("--rate", type=float, help="the learning rate of all, instead of the best of four for each")

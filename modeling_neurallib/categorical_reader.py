@@ -200,6 +200,7 @@ class CategoricalCall:
         samples: int = 8,
         generator: torch.Generator | None = None,
         immediates: Tensor | None = None,
+        damping: float = 1.0,
     ) -> Results:
         """Runs B calls; gradients flow from the results into the words and the immediates.
 
@@ -210,6 +211,7 @@ class CategoricalCall:
             samples: K.
             generator: of the samples.
             immediates: distributions [F, V], if the call has immediates that are words.
+            damping: factor on the program counter's gradient at every step, 0…1, of ``dense`` and ``adjoint``.
 
         Raises:
             MachineError: the shapes do not fit the call, or the estimator is none of the four.
@@ -220,7 +222,7 @@ class CategoricalCall:
             memory, registers = self._start(words)
             program = self._program(words, immediates)
             if estimator == "dense":
-                machine = DenseMachine(program, self.config, arithmetic=self.arithmetic)
+                machine = DenseMachine(program, self.config, damping=damping, arithmetic=self.arithmetic)
                 state, _ = machine.run(machine.state_from(memory, registers, [0] * len(words)))
             else:
                 state, _ = run_with_gradient(
@@ -235,7 +237,9 @@ class CategoricalCall:
         fields = None if immediates is None else _draw(immediates, samples, generator)  # [S, F]
         if estimator == "adjoint":
             versions = [
-                self._straight_through(words, drawn[s], immediates, None if fields is None else fields[s], length)
+                self._straight_through(
+                    words, drawn[s], immediates, None if fields is None else fields[s], length, damping
+                )
                 for s in range(samples)
             ]
             return Results(torch.stack(versions), words.new_full((samples, len(words)), -float(np.log(samples))))
@@ -300,7 +304,13 @@ class CategoricalCall:
         return replace(program, immediate=wide.index_copy(0, torch.tensor(self.immediates), rows))
 
     def _straight_through(
-        self, words: Tensor, drawn: Tensor, immediates: Tensor | None, fields: Tensor | None, length: int
+        self,
+        words: Tensor,
+        drawn: Tensor,
+        immediates: Tensor | None,
+        fields: Tensor | None,
+        length: int,
+        damping: float,
     ) -> Tensor:
         """The results [B, L, V] of one sample, differentiated as if the sample were the distribution it is drawn from."""
 
@@ -310,7 +320,7 @@ class CategoricalCall:
         memory, registers = self._start(hard(words, drawn))
         program = self._program(words, None if immediates is None or fields is None else hard(immediates, fields))
         state, _ = run_with_gradient(
-            program, self.config, memory, registers, [0] * len(words), "adjoint", unfinished="state"
+            program, self.config, memory, registers, [0] * len(words), "adjoint", unfinished="state", damping=damping
         )
         return state.memory[:, self.results[:length]]
 
