@@ -2,8 +2,9 @@
 
 A function is called by two instructions of ours, ``call`` at address 0 and ``halt`` at address 1, on a small machine. Its
 arguments are in registers 0, 1, …; a list is the address of three words, length, capacity and address of its numbers. A run
-is right if it halts at address 1 and leaves, as the compiled function does, the result, the registers that a call preserves
-and memory up to the heap pointer. What is learned is put back into the library, where it runs on text of any size.
+is right if it halts at address 1 and leaves, as the compiled function does, the result, the registers that a call preserves,
+memory up to the heap pointer and that of its callers. What is learned is put back into the library, where it runs on text of
+any size.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from neurallib.modeling_neurallib.machine.operations import CODES, OPERATIONS
 
 from . import tasks
 
-CONFIG = MachineConfig(values=64, memory=64, registers=16, call_depth=4, max_steps=1_000)
-"""The machine that functions learn on. Its integers are −32…31."""
+CONFIG = MachineConfig(values=128, memory=64, registers=16, call_depth=4, max_steps=1_000)
+"""The machine that functions learn on. Its integers are −64…63, so that, as on large machines, no address is negative."""
 
 STUB = 2
 """Instructions before the function."""
@@ -87,8 +88,8 @@ def function(task: str) -> Function:
 def state(arguments: list[Any], random: Random, config: MachineConfig = CONFIG) -> list[int]:
     """Registers and memory, R + N words, as the function is called with these arguments.
 
-    Where lists and their numbers lie is random, and so is what the convention leaves open: a program that relied on it would be
-    right here only.
+    Where lists, their numbers and the stack lie, and how long a list may grow, is random, and so is what the convention leaves
+    open: a program that relied on it would be right here only.
     """
     registers, memory = ([random.randrange(config.values) for _ in range(n)] for n in (config.registers, config.memory))
     free = random.randint(1, 12)
@@ -96,12 +97,13 @@ def state(arguments: list[Any], random: Random, config: MachineConfig = CONFIG) 
         if isinstance(argument, list):
             registers[place] = free
             numbers = free + 3 + random.randint(0, 4)
-            memory[free : free + 3] = len(argument), len(argument), numbers
+            capacity = len(argument) + random.randint(0, 4)
+            memory[free : free + 3] = len(argument), capacity, numbers
             memory[numbers : numbers + len(argument)] = [value % config.values for value in argument]
-            free = numbers + len(argument) + random.randint(0, 4)
+            free = numbers + capacity + random.randint(0, 4)
         else:
             registers[place] = argument % config.values
-    registers[-2:] = free, config.memory - 1
+    registers[-2:] = free, config.memory - 1 - random.randint(0, 4)
     return registers + memory
 
 
@@ -109,10 +111,14 @@ def examples(task: str, draw: Callable[[Random], list[Any]], count: int, seed: s
     """Random inputs of a task's function, and what its compiled form makes of them."""
     random, code = Random(seed), function(task).instructions
     start = np.array([state(draw(random), random) for _ in range(count)])
-    registers, memory = np.split(start, [CONFIG.registers], axis=1)
+    split = CONFIG.registers
+    registers, memory = np.split(start, [split], axis=1)
     final = ExactMachine(code, CONFIG).execute([0] * count, registers, memory)
     judged = np.zeros(start.shape, bool)
     judged[:, 0] = True
-    judged[:, argument_registers(CONFIG.registers) : CONFIG.registers] = True
-    judged[:, CONFIG.registers :] = np.arange(CONFIG.memory) < final.registers[:, -2:-1]
+    judged[:, argument_registers(split) : split] = True
+    addresses = np.arange(
+        CONFIG.memory
+    )  # below what is free, and above the stack pointer, where the caller's frames are
+    judged[:, split:] = (addresses < final.registers[:, -2:-1]) | (addresses > start[:, split - 1 : split])
     return Examples.of(code, CONFIG, start, judged)

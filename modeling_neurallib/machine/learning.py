@@ -257,9 +257,8 @@ class _Weights:
 
     def __init__(self, origin: np.ndarray, rows: np.ndarray, config: MachineConfig, spread: float, free: bool):
         self.rows = rows
-        self.exact = [
-            field.numpy() for field in vars(SoftProgram.from_instructions(origin, config, torch.float64)).values()
-        ]
+        code, widths = entries(origin, config), widths_of(config, len(origin))
+        self.exact = [np.eye(width)[code[:, column]] for column, width in enumerate(widths)]
         read = READS[origin[:, 0]]
         self.spread = spread
         self.held = rows[:, None] & (read if free else np.ones_like(read))
@@ -335,7 +334,7 @@ def learn(
         free: fields that their operation does not read start uniform; otherwise near what they hold, like the others. Adaptation
             is better free. What repair needs may still be there, where an operation is wrong that does not read it.
         max_steps: of every run while it learns; the machine's own by default.
-        budget: runs that may be spent; learning ends when they are.
+        budget: runs that may be spent; learning ends when they are. (Undoing what the best program does not need is not counted.)
         first: end as soon as the discretised program is right on all examples.
         seed: of all draws.
 
@@ -343,7 +342,7 @@ def learn(
         LearningError: an argument is out of range, or the kind cannot follow the objective.
         GradientError, MachineError: the instructions or a gradient are not what they should be.
     """
-    origin = validated(instructions, config)
+    origin = started(instructions, config)
     examples.check(config, len(origin))
     learned = np.ones(len(origin), bool) if rows is None else np.asarray(rows, bool)
     if learned.shape != (len(origin),) or not learned.any():
@@ -399,9 +398,29 @@ def learn(
         if trial.best is not best:
             begun = moved = iteration + 1
             weights = _Weights(trial.best, learned, config, spread, free)
+    if trial.right:
+        trial.tidy()
     if trial.right and not np.array_equal(discretised(weights.program(), config, origin), trial.best):
         weights = _Weights(trial.best, learned, config, spread, free)
     return Learned(weights.program(), trial.best, trial.right, losses, trial.runs)
+
+
+def started(instructions: np.ndarray, config: MachineConfig) -> np.ndarray:
+    """The instructions, int64 [P, 5], checked: with immediates that are not read as they are, for what learns to read them.
+
+    Raises:
+        MachineError: an instruction is out of range.
+    """
+    code = validated(instructions, config)
+    code[:, 4] = np.where(READS[code[:, 0], 4], code[:, 4], np.asarray(instructions)[:, 4])
+    return code
+
+
+def entries(instructions: np.ndarray, config: MachineConfig) -> np.ndarray:
+    """Instructions that are in range as indices into their distributions, int64 [P, 5], those that are not read too."""
+    code = instructions.copy()
+    code[:, 4] = np.where(_JUMPS[code[:, 0]], code[:, 4], code[:, 4] % config.values)
+    return code
 
 
 def as_instructions(code: np.ndarray, config: MachineConfig, origin: np.ndarray | None = None) -> np.ndarray | None:
@@ -461,6 +480,19 @@ class Trial:
             self.runs += len(self._examples)
             if found.right.all() and found.steps.sum() <= self.steps.sum():
                 self.best, self.steps = program, found.steps
+
+    def tidy(self) -> None:
+        """Undoes what the best program does not need, instruction by instruction: as long as it stays right in no more steps."""
+        changed = True
+        while changed:
+            changed = False
+            for row in np.flatnonzero((self.best != self._origin).any(1)):
+                program = self.best.copy()
+                program[row] = self._origin[row]
+                found = judge(program, self._config, self._examples, self.limit)
+                self.runs += len(self._examples)
+                if found.right.all() and found.steps.sum() <= self.steps.sum():
+                    self.best, self.steps, changed = program, found.steps, True
 
     def propose(self, code: np.ndarray, edits: np.ndarray, budget: int | None = None) -> None:
         """Tries changes of a program one after the other: each on one example after the other, up to the first that it is wrong on.

@@ -12,9 +12,7 @@ from itertools import combinations, islice
 import numpy as np
 
 from ...configuration.machine_config import MachineConfig
-from .adjoint import entries_of
 from .dense import SoftProgram
-from .exact import validated
 from .learning import (
     READS,
     Examples,
@@ -23,7 +21,9 @@ from .learning import (
     Objective,
     Trial,
     as_instructions,
+    entries,
     losses_of_alternatives,
+    started,
     widths_of,
 )
 
@@ -73,7 +73,7 @@ def walk(
     Raises:
         LearningError, MachineError: an argument is out of range.
     """
-    origin = validated(instructions, config)
+    origin = started(instructions, config)
     examples.check(config, len(origin))
     learned = np.ones(len(origin), bool) if rows is None else np.asarray(rows, bool)
     if objective.efficiency:
@@ -84,7 +84,7 @@ def walk(
         raise LearningError(f"most and each must be at least 1, found {most} and {each}")
     trial = Trial(origin, learned, config, examples, max_steps or config.max_steps)
     tree = _Tree(trial, learned, config, examples, objective, budget, np.random.default_rng(seed))
-    root = entries_of(origin, config)
+    root = entries(origin, config)
     if not trial.judge(origin):
         for _ in range(len(examples)):
             tree.visit(root)
@@ -183,7 +183,7 @@ def search(
         fewest: this program is right; look for others that take fewer steps, each among those that differ in a few fields
             from the one before, until the budget is spent. One that saves no step on an example drawn at random is given up there.
     """
-    origin = validated(instructions, config)
+    origin = started(instructions, config)
     examples.check(config, len(origin))
     learned = np.ones(len(origin), bool) if rows is None else np.asarray(rows, bool)
     random = np.random.default_rng(seed)
@@ -194,9 +194,7 @@ def search(
         )
     going = True
     while going and trial.runs < budget:
-        going = _searched(
-            trial, entries_of(trial.best, config), config, learned, budget, most, exhaustive, fewest, random
-        )
+        going = _searched(trial, entries(trial.best, config), config, learned, budget, most, exhaustive, fewest, random)
         going = going and fewest
     return Learned(SoftProgram.from_instructions(trial.best, config), trial.best, trial.right, [], trial.runs)
 

@@ -61,7 +61,9 @@ def test_a_strict_run_ends_where_exact_finds_a_fault(drawn: Any) -> None:
     final = ExactMachine(code, config, portable=True).execute(entries, registers, memory)
     fault = Fault(int(final.faults[0]))
     at = code[min(int(final.program_counters[0]), len(code) - 1), 0]
-    if fault in (Fault.overflow, Fault.division_by_zero) or (fault and at in (CODES["index"], CODES["index_immediate"])):
+    if fault in (Fault.overflow, Fault.division_by_zero) or (
+        fault and at in (CODES["index"], CODES["index_immediate"])
+    ):
         return  # overflow, of a word or of an address
     r, m, stack = registers[0].copy(), memory[0].astype(np.int32), np.zeros(config.call_depth, np.int32)
     cursor = np.array([entries[0], 0, 0, 0, 0], np.int64)
@@ -225,6 +227,31 @@ def test_repair_by_a_walk() -> None:
     assert found.right and judge(found.instructions, SMALL, new).right.all()
     assert (found.instructions == again.instructions).all() and found.runs == again.runs
     assert walk(COUNTED, SMALL, examples, Objective(), 10**6, rows=ROWS).runs == len(examples)
+
+
+def test_what_an_operation_does_not_read_is_still_there_for_repair() -> None:
+    wrong = COUNTED.copy()
+    wrong[3, 0] = CODES["return"]  # in place of add_immediate 0 0 1
+    examples = counted(least=0)
+    found = walk(wrong, SMALL, examples, Objective(), 3_000, rows=ROWS, most=1, seed=0)
+    assert found.right and (found.instructions == COUNTED).all()
+    found = learn(
+        wrong, SMALL, examples, Objective(), rows=ROWS, iterations=1, free=False, spread=1e-6, max_steps=40, first=True
+    )
+    assert found.right and (found.instructions == COUNTED).all()
+    assert search(wrong, SMALL, examples, 3_000, rows=ROWS, exhaustive=True, most=1).right
+
+
+def test_what_the_best_program_does_not_need_is_undone() -> None:
+    trial = learning.Trial(COUNTED, ROWS, SMALL, counted(), 30)
+    program = COUNTED.copy()
+    program[2, 4], program[5, 3], program[6, 1] = 3, 4, 4
+    assert trial.judge(program)
+    program = program.copy()
+    program[5, 3], program[6, 1], program[7, 1] = 2, 2, 3  # a field that is not read, and no other register
+    trial.drift(entries_of(program, SMALL))
+    trial.tidy()
+    assert trial.best[2, 4] == 3 and (trial.best != COUNTED).sum() == 1
 
 
 def test_the_best_program_drifts() -> None:
