@@ -28,6 +28,9 @@ from neurallib.modeling_neurallib.library import (
 from neurallib.modeling_neurallib.machine.learning import READS
 from neurallib.modeling_neurallib.machine.operations import CODES, Fault
 from safetensors.numpy import load_file, save_file
+from typer.testing import CliRunner
+
+from neurallib.command_line import app
 
 SOURCE = '''
 def double(a: int) -> int:
@@ -493,6 +496,22 @@ def test_learned_rows_and_shapes_are_validated(library: NeuralLibrary) -> None:
         library.with_learned(learned, row[:, :3])
     with pytest.raises(LibraryError, match="must be integers, found float32; discretise the soft program"):
         library.with_learned(learned, row.astype(np.float32))
+
+
+def test_inspect_shows_what_learning_changed(library: NeuralLibrary, tmp_path: Path) -> None:
+    relearned(library).save_pretrained(tmp_path / "learned")
+    library.save_pretrained(tmp_path / "compiled")
+    shown = {
+        arguments: CliRunner().invoke(app, ["inspect", str(tmp_path / arguments[0]), *arguments[1:]]).stdout
+        for arguments in (("learned",), ("learned", "double"), ("compiled",), ("learned", "--json"))
+    }
+    for arguments in (("learned",), ("learned", "double")):
+        assert "learned: 1 of 1 instructions differ from the compiled ones" in shown[arguments]
+        line = next(line for line in shown[arguments].splitlines() if "0.75" in line)
+        assert re.search(r"double +constant +r\d+ 2 .*constant +r\d+ 3 ", line)
+    assert "differ" not in shown["compiled",]
+    (change,) = json.loads(shown["learned", "--json"])["learned"]
+    assert change["function"] == "double" and change["weight"] == 0.75
 
 
 def test_fields_that_no_operation_reads_are_no_change(library: NeuralLibrary) -> None:

@@ -32,10 +32,10 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from ...configuration.machine_config import MachineConfig
-from .dense import DenseState, SoftProgram
+from .dense import DenseState, SoftProgram, check_shapes, checked_rows, first_row
 from .exact import reference_step, validated
 from .operations import CODES, OPERATIONS, evaluate
-from .state import MachineError, MachineState
+from .state import GradientError, MachineError, MachineState
 
 if TYPE_CHECKING:
     from .cuda import AdjointRuns
@@ -64,10 +64,6 @@ into different cache sets."""
 
 LOG_BYTES = 8
 """Bytes of log a step: the address of the instruction, and the word that it overwrote."""
-
-
-class GradientError(MachineError):
-    """A gradient that does not exist or cannot be represented; the message names the tensor, the step and the limit."""
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -1476,29 +1472,6 @@ class AdjointMachine:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def checked_rows(name: str, rows: Tensor) -> Tensor:
-    """Distributions [..., K], if that is what they are.
-
-    Raises:
-        GradientError: naming the tensor and its first row with a weight that is not finite or is negative, or whose sum
-            is not 1 within 1e-4.
-    """
-    wrong = ~torch.isfinite(rows).all(-1)
-    if wrong.any():
-        raise GradientError(f"{name} has weights that are not finite, first in row {_first(wrong)}")
-    wrong = (rows < -1e-6).any(-1)
-    if wrong.any():
-        raise GradientError(
-            f"{name} has negative weights, first in row {_first(wrong)}; its rows must be distributions"
-        )
-    sums = rows.sum(-1)
-    wrong = (sums - 1).abs() > 1e-4
-    if wrong.any():
-        where = _first(wrong)
-        raise GradientError(f"{name} must have rows that sum to 1, but row {where} sums to {float(sums[where]):.6g}")
-    return rows
-
-
 def words_of(name: str, rows: Tensor, engine: str) -> np.ndarray:
     """The words that one-hot distributions [..., K] stand for, int64 [...].
 
@@ -1509,40 +1482,12 @@ def words_of(name: str, rows: Tensor, engine: str) -> np.ndarray:
     weights, words = rows.max(-1)
     soft = weights < 1 - 1e-6
     if soft.any():
-        where = _first(soft)
+        where = first_row(soft)
         raise GradientError(
             f"{name} is soft: row {where} has the greatest weight {float(weights[where]):.6g}, and the {engine} engine takes "
             "one-hot rows only; discretise it, or use kind='dense' or, for inputs, kind='counterfactual'"
         )
     return np.ascontiguousarray(words.cpu().numpy())
-
-
-def _first(wrong: Tensor) -> tuple[int, ...]:
-    return tuple(torch.nonzero(wrong)[0].tolist())
-
-
-def check_shapes(
-    program: SoftProgram, config: MachineConfig, memory: Tensor, registers: Tensor, entries: Sequence[int]
-) -> None:
-    """Refuses programs, states and entries that do not belong together.
-
-    Raises:
-        GradientError: naming the tensor, and the shape that it should have.
-    """
-    size = len(program)
-    widths = (len(OPERATIONS), *(config.registers,) * 3, max(config.values, size))
-    wanted = {field.name: (size, width) for field, width in zip(fields_of(program), widths, strict=True)}
-    given: dict[str, Tensor] = {name: getattr(program, name) for name in wanted}
-    wanted["memory"] = (len(entries), config.memory, config.values)  # type: ignore[assignment]
-    wanted["registers"] = (len(entries), config.registers, config.values)  # type: ignore[assignment]
-    for name, rows in {**given, "memory": memory, "registers": registers}.items():
-        if tuple(rows.shape) != wanted[name] or not rows.is_floating_point():
-            raise GradientError(
-                f"{name} must be floating point of shape {wanted[name]}, found {rows.dtype} {tuple(rows.shape)}"
-            )
-    for entry in entries:
-        if not 0 <= entry < size:
-            raise GradientError(f"entry must be a code address 0…{size - 1}, found {entry}")
 
 
 def instructions_of(program: SoftProgram, engine: str) -> np.ndarray:

@@ -25,7 +25,7 @@ from ...configuration.machine_config import MachineConfig
 from .circuits import CIRCUITS, evaluate_circuit
 from .exact import validated
 from .operations import CODES, OPERATIONS, evaluate, signed
-from .state import MachineError, check_arguments, code_points
+from .state import GradientError, MachineError, check_arguments, code_points
 
 LARGEST_VALUES = 1_024
 """The largest V of a dense machine: its lookup tables have V² entries."""
@@ -100,6 +100,58 @@ class SoftProgram:
 
     def __len__(self) -> int:
         return len(self.operation)
+
+
+def checked_rows(name: str, rows: Tensor) -> Tensor:
+    """Distributions [..., K], if that is what they are.
+
+    Raises:
+        GradientError: naming the tensor and its first row with a weight that is not finite or is negative, or whose sum
+            is not 1 within 1e-4.
+    """
+    wrong = ~torch.isfinite(rows).all(-1)
+    if wrong.any():
+        raise GradientError(f"{name} has weights that are not finite, first in row {first_row(wrong)}")
+    wrong = (rows < -1e-6).any(-1)
+    if wrong.any():
+        raise GradientError(
+            f"{name} has negative weights, first in row {first_row(wrong)}; its rows must be distributions"
+        )
+    sums = rows.sum(-1)
+    wrong = (sums - 1).abs() > 1e-4
+    if wrong.any():
+        where = first_row(wrong)
+        raise GradientError(f"{name} must have rows that sum to 1, but row {where} sums to {float(sums[where]):.6g}")
+    return rows
+
+
+def first_row(wrong: Tensor) -> tuple[int, ...]:
+    """The index of the first that is true."""
+    return tuple(torch.nonzero(wrong)[0].tolist())
+
+
+def check_shapes(
+    program: SoftProgram, config: MachineConfig, memory: Tensor, registers: Tensor, entries: Sequence[int]
+) -> None:
+    """Refuses programs, states and entries that do not belong together.
+
+    Raises:
+        GradientError: naming the tensor, and the shape that it should have.
+    """
+    size = len(program)
+    widths = (len(OPERATIONS), *(config.registers,) * 3, max(config.values, size))
+    wanted = {field.name: (size, width) for field, width in zip(fields(program), widths, strict=True)}
+    given: dict[str, Tensor] = {name: getattr(program, name) for name in wanted}
+    wanted["memory"] = (len(entries), config.memory, config.values)  # type: ignore[assignment]
+    wanted["registers"] = (len(entries), config.registers, config.values)  # type: ignore[assignment]
+    for name, rows in {**given, "memory": memory, "registers": registers}.items():
+        if tuple(rows.shape) != wanted[name] or not rows.is_floating_point():
+            raise GradientError(
+                f"{name} must be floating point of shape {wanted[name]}, found {rows.dtype} {tuple(rows.shape)}"
+            )
+    for entry in entries:
+        if not 0 <= entry < size:
+            raise GradientError(f"entry must be a code address 0…{size - 1}, found {entry}")
 
 
 @dataclass(frozen=True)
@@ -300,7 +352,14 @@ class DenseMachine:
 
         Returns:
             The last state, and the number of steps taken. Machines below the threshold ran out of steps.
+
+        Raises:
+            GradientError: rows of the program, of memory or of registers are no distributions.
         """
+        for field in fields(self.program):
+            checked_rows(f"{field.name} of the program", getattr(self.program, field.name))
+        for name in ("memory", "registers"):
+            checked_rows(name, getattr(state, name))
         limit = self.config.max_steps if max_steps is None else max_steps
         between = _STEPS_BETWEEN_LOOKS.get(state.halted.device.type, 16)
         steps = 0
@@ -358,7 +417,12 @@ class DenseMachine:
         return self.state_from(torch.stack(memories), torch.stack(registers), entries)
 
     def state_from(self, memory: Tensor, registers: Tensor, entries: Sequence[int]) -> DenseState:
-        """Machines about to start at ``entries`` with this memory [B, N, V] and these registers [B, R, V]."""
+        """Machines about to start at ``entries`` with this memory [B, N, V] and these registers [B, R, V].
+
+        Raises:
+            GradientError: a tensor is of another shape, or an entry is no code address.
+        """
+        check_shapes(self.program, self.config, memory, registers, entries)
         depth, addresses = self.config.call_depth, len(self.program) + 1
         counter = one_hot(torch.tensor(entries, device=memory.device), addresses).to(memory)
         nothing = torch.zeros(len(counter), depth, dtype=torch.long, device=memory.device)

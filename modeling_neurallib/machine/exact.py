@@ -78,7 +78,7 @@ def validated(instructions: np.ndarray, config: MachineConfig) -> np.ndarray:
 def _soft(program: Any) -> SoftProgramError:
     """The error for a ``SoftProgram``, which names the field that is farthest from one-hot."""
     rows = [np.asarray(getattr(program, name).detach().cpu().double()) for name in FIELDS]
-    distances = 1 - np.stack([row.max(-1) for row in rows], axis=1)
+    distances = np.stack([abs(row - np.eye(row.shape[1])[row.argmax(-1)]).max(-1) for row in rows], axis=1)
     # A weight that is not finite is farther than any other.
     instruction, field = divmod(int(np.where(np.isfinite(distances), distances, np.inf).argmax()), len(FIELDS))
     name, distance, count = FIELDS[field], float(distances[instruction, field]), int((~(distances <= 1e-6)).sum())

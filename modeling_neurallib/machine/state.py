@@ -29,14 +29,18 @@ class MachineError(ValueError):
     """Something that this machine cannot run: an instruction out of range, an argument that does not fit."""
 
 
+class GradientError(MachineError):
+    """A gradient that does not exist or cannot be represented; the message names the tensor, the step and the limit."""
+
+
 class SoftProgramError(MachineError):
     """A program of distributions where instructions are wanted.
 
     Attributes:
         field: of the instruction farthest from one-hot; one of ``operations.FIELDS``.
         instruction: its address.
-        distance: 1 − the greatest weight of that field, 0…1: its distance in total variation from one-hot. NaN if it has
-            weights that are not finite.
+        distance: of that field from the nearest one-hot row, the greatest difference of a weight: for a distribution 1 − its
+            greatest weight. NaN if it has weights that are not finite.
     """
 
     def __init__(self, message: str, field: str, instruction: int, distance: float) -> None:

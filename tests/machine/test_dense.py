@@ -12,7 +12,7 @@ from neurallib.modeling_neurallib.machine import dense as dense_module
 from neurallib.modeling_neurallib.machine.dense import DenseMachine, DenseState, SoftProgram
 from neurallib.modeling_neurallib.machine.exact import ExactMachine, reference_step
 from neurallib.modeling_neurallib.machine.operations import CODES, OPERATIONS, Fault
-from neurallib.modeling_neurallib.machine.state import MachineError, MachineState, initial_state
+from neurallib.modeling_neurallib.machine.state import GradientError, MachineError, MachineState, initial_state
 
 CONFIGS = [
     MachineConfig(values=8, memory=8, registers=6, call_depth=2),
@@ -178,6 +178,29 @@ def test_gradients_reach_a_soft_copied_argument():
     assert logits.grad is not None
     assert logits.grad[2, 33] < 0 < logits.grad[2, 30]
     torch.testing.assert_close(logits.grad[0], torch.zeros(64))
+
+
+def test_a_run_of_what_are_no_distributions_is_refused():
+    program = SoftProgram.from_instructions(assemble("halt", "halt"), TINY, torch.float64)
+    words = [torch.eye(4, dtype=torch.float64)[torch.zeros(1, count, dtype=torch.long)] for count in (3, 6)]
+    machine = DenseMachine(program, TINY)
+    machine.run(machine.state_from(*words, [0]))
+    for tensor, name in ((program.target, "target of the program"), (words[0], "memory"), (words[1], "registers")):
+        for value, message in (
+            (float("nan"), "are not finite, first in row"),
+            (0.5, "sum to 1, but row .* sums to 1.5"),
+        ):
+            before, tensor[..., 1, 2] = float(tensor[..., 1, 2]), value
+            with pytest.raises(GradientError, match=f"{name} .*{message}"):
+                machine.run(machine.state_from(*words, [0]))
+            tensor[..., 1, 2] = before
+    for given_, message in (
+        ((words[0][:, :2], words[1], [0]), r"memory must be floating point of shape \(1, 3, 4\), found .* \(1, 2, 4\)"),
+        ((words[0], words[1], [0, 0]), r"memory must be floating point of shape \(2, 3, 4\)"),
+        ((words[0], words[1], [2]), "entry must be a code address 0…1, found 2"),
+    ):
+        with pytest.raises(GradientError, match=message):
+            machine.state_from(*given_)
 
 
 def test_what_the_dense_engine_refuses():

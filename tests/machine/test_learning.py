@@ -144,6 +144,11 @@ def test_a_soft_program_given_to_exact_is_named_by_its_softest_field() -> None:
     ) as e:
         learn(program, SMALL, counted(2), Objective())  # type: ignore[arg-type]
     assert (e.value.field, e.value.instruction, e.value.distance) == ("immediate", 3, 0.25)
+    program.source_a[2] *= -0.5
+    with pytest.raises(
+        SoftProgramError, match=r"3 of its fields are soft.*source_a of instruction 2.* 1 from one-hot"
+    ):
+        ExactMachine(program, SMALL)  # type: ignore[arg-type]
     program.source_a[2, 0] = float("nan")
     with pytest.raises(SoftProgramError, match="source_a of instruction 2 has weights that are not finite"):
         judge(program, SMALL, counted(2))  # type: ignore[arg-type]
