@@ -29,7 +29,6 @@ class NeuralLibConfig(LlamaConfig):
         reader_layers: bidirectional layers of the reader.
         max_arguments: roles that the reader knows besides "none".
         call_threshold: a call is opened where the probability of "no call" is below 1 − call_threshold.
-        reader_switch_cost: nats that a change of role between neighbouring characters costs in decoding.
         estimator: what the loss of ``forward(labels=…)`` differentiates: "marginal", the choices (programs run exactly), or
             "dense", the execution too (small machines and libraries).
         dense_machine: fields of :class:`MachineConfig` for the estimator "dense".
@@ -46,7 +45,7 @@ class NeuralLibConfig(LlamaConfig):
     """
 
     model_type = "neurallib"
-    keys_to_ignore_at_inference = ["past_key_values", "calls", "log_likelihoods", "parts"]  # noqa: RUF012 - as in the base class
+    keys_to_ignore_at_inference = ["past_key_values", "cache", "calls", "log_likelihoods", "parts"]  # noqa: RUF012 - as in the base class
 
     machine: dict[str, Any] | None = None
     library: dict[str, Any] | None = None
@@ -59,7 +58,6 @@ class NeuralLibConfig(LlamaConfig):
     reader_layers: int = 2
     max_arguments: int = 2
     call_threshold: float = 0.5
-    reader_switch_cost: float = 1.0
     estimator: str = "marginal"
     dense_machine: dict[str, Any] | None = None
     max_calls: int = 64

@@ -18,6 +18,7 @@ from torch.nn.functional import one_hot
 
 from ..configuration.machine_config import MachineConfig
 from .characters import Characters
+from .labelling import role_probabilities
 from .machine.dense import DenseMachine, SoftProgram
 
 if TYPE_CHECKING:
@@ -104,7 +105,9 @@ class DenseObjective:
         count = len(characters.code_points)
         code_points = torch.from_numpy(characters.code_points).to(states.device)
         tokens = torch.from_numpy(characters.tokens).to(states.device)
-        roles = computer.reader(encoded, code_points[None], tokens[None], keys[None]).exp()[0]
+        texts = torch.zeros(len(keys), dtype=torch.int64, device=states.device)
+        potentials = computer.reader(encoded, code_points[None], tokens[None], keys, texts)
+        roles = role_probabilities(potentials, computer.reader.max_arguments)
         words = one_hot(code_points.clamp(max=config.values - 1), config.values).to(states.dtype)
         soft = SoftProgram.from_instructions(
             self.library.instructions_for(config), config, dtype=states.dtype, device=states.device

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from .call import Call, CallLayer
+from .labelling import role_probabilities
 from .library import NeuralLibrary, Origin
 from .loaded_libraries import records
 from .machine.operations import Fault, signed
@@ -307,7 +308,8 @@ def _explained_call(
     order = [int(each) for each in np.argsort(-choices[1:], kind="stable") if allowed[each]]
     named = order[:CHOICES]
     roles = ["none", *(parameter.name for parameter in program.parameters)]
-    weights = np.exp(reading.log_probabilities)[:, : len(roles)]
+    potentials = torch.from_numpy(reading.potentials)
+    weights = role_probabilities(potentials, computer.reader.max_arguments).numpy()[:, : len(roles)]
     return ExplainedCall(
         position=call.start,
         program=call.program,

@@ -737,8 +737,10 @@ class NeuralLibrary:
             raise LibraryError(f"library {self.name!r} must have 1…{MAXIMUM_INSTRUCTIONS} instructions, has {count}")
         if not len(self.lines):
             self.lines = np.zeros(count, dtype=np.int64)
-        if self.lines.shape != (count,) or self.lines.min() < 0:
-            raise LibraryError(f"library {self.name!r}: there must be one line number ≥ 0 for each instruction")
+        if self.lines.shape != (count,) or not 0 <= self.lines.min() <= self.lines.max() <= MAXIMUM_INSTRUCTIONS:
+            raise LibraryError(
+                f"library {self.name!r}: there must be one line number from 0 to {MAXIMUM_INSTRUCTIONS} for each instruction"
+            )
         limits = [(0, len(OPERATIONS) - 1), *[(0, self.registers - 1)] * 3]
         for column, (least, most) in enumerate(limits):
             self._validate_field(code, column, least, most, np.ones(count, bool))

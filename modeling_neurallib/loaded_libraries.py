@@ -335,6 +335,19 @@ class LibraryManagement:
         if self.config.active_libraries is not None:
             self.config.active_libraries = [*self.config.active_libraries, new.name]
 
+    def redescribe(self, tokenizer: Any = None) -> None:
+        """Make the descriptions behind the keys anew, after the backbone has changed.
+
+        Args:
+            tokenizer: that of the model; by default it is loaded from the model's folder.
+        Raises:
+            LibraryError: there is no tokenizer.
+        """
+        programs = self.model.computer.library.programs.values() if self.model.computer.library is not None else ()
+        described = self._describe(tokenizer, [program_text(program.name, program.docstring) for program in programs])
+        # Of the heads in use: those that an adapter's stand in for belong to the backbone without it.
+        self.model.computer.descriptions.copy_(described)
+
     def delete_library(self, name: str) -> None:
         """Take a library out of the model, with its programs and their keys.
 

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property, partial
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -42,15 +43,19 @@ from .call import Call, CallLayer, Row
 from .characters import Characters, CharacterTable
 from .dense_objective import DenseObjective
 from .explanation import ExplainedAnswer, explained, reply
+from .labelling import argument_texts, decode
 from .library import NeuralLibrary
 from .loaded_libraries import LibraryManagement, callable_programs, library_shape, linked_library, program_biases
 from .machine.operations import FIELDS
 from .machine.state import MachineError, RunResult
 from .objective import MarginalObjective
-from .reader import Reader, argument_texts, decode_labelling
+from .reader import Reader
 from .selector import UNSEEN, Selector, StateProjection, causal
 from .sharing import UNTRAINED_BIAS, Sharing
 from .writer import END, Writer, forbidden_after, result_tokens
+
+CACHE = "cache" if "cache" in signature(LlamaModel.forward).parameters else "past_key_values"
+"""What this transformers calls the cache: it was renamed in 5.24."""
 
 FLOOR = -1.0e4
 """Logit of a token that a call excludes: finite, because −∞ turns into NaN under n-gram bans; e^−10,000 is zero."""
@@ -84,12 +89,12 @@ class Reading:
     """What the reader made of the text before a call.
 
     Attributes:
-        characters: of the text. log_probabilities: of the roles, float [C, 1 + max_arguments].
+        characters: of the text. potentials: of its labellings, float [C, max_arguments + 6], see :mod:`.labelling`.
         labelling: the role of each character, int64 [C]. arguments: the texts that it copies.
     """
 
     characters: Characters
-    log_probabilities: np.ndarray
+    potentials: np.ndarray
     labelling: np.ndarray
     arguments: list[str]
 
@@ -126,7 +131,8 @@ class Computer(nn.Module):
     ``descriptions`` float32 [programs, features], the programs' docstrings through the backbone.
 
     ``references``: name → library, of those whose instructions are not in the buffer. ``suspended``: names of libraries
-    that may not be called for the moment. ``reading_weight``: see :class:`MarginalObjective`.
+    that may not be called for the moment. ``reading_weight``, ``stretch``: see :class:`MarginalObjective`. ``drawn``: other
+    descriptions, float32 [programs, features], of which the keys are made while it trains.
     """
 
     offsets: nn.Parameter
@@ -144,6 +150,8 @@ class Computer(nn.Module):
         self.references: dict[str, NeuralLibrary] = {}
         self.suspended: frozenset[str] = frozenset()
         self.reading_weight = 1.0
+        self.stretch = 1.0
+        self.drawn: Tensor | None = None
         self.projection = StateProjection(config.hidden_size, layers, config.head_width, config.head_dropout)
         self.selector = Selector(
             config.head_width,
@@ -215,19 +223,18 @@ class Computer(nn.Module):
 
     def keys(self) -> Tensor:
         """[programs, key_width]"""
-        return self.selector.keys(self.descriptions, self.offsets)
+        drawn = self.drawn if self.training else None
+        return self.selector.keys(self.descriptions if drawn is None else drawn, self.offsets)
+
+    def may_be_called(self) -> list[bool]:
+        """Of each program: of an active library, on the allow-list, not disabled, and of no more arguments than roles."""
+        may = callable_programs(self.config, self.suspended)
+        named = zip(self.programs, self.arities, strict=True)
+        return [name in may and 0 < arity <= self.config.max_arguments for name, arity in named]
 
     def allowed(self) -> Tensor:
-        """bool [programs]: of an active library, on the allow-list, not disabled, and of no more arguments than roles."""
-        may = callable_programs(self.config, self.suspended)
-        return torch.tensor(
-            [
-                name in may and 0 < arity <= self.config.max_arguments
-                for name, arity in zip(self.programs, self.arities, strict=True)
-            ],
-            dtype=torch.bool,
-            device=self.offsets.device,
-        )
+        """:meth:`may_be_called` as a tensor, bool [programs]."""
+        return torch.tensor(self.may_be_called(), dtype=torch.bool, device=self.offsets.device)
 
     def biases(self) -> Tensor | None:
         """[programs], what is added to their logits; None where that is nothing."""
@@ -405,13 +412,14 @@ class Computer(nn.Module):
             self.reader.encode(prefix, weights, pooled.unsqueeze(0)),
             torch.from_numpy(characters.code_points).to(prefix.device).unsqueeze(0),
             torch.from_numpy(characters.tokens).to(prefix.device).unsqueeze(0),
-            key.view(1, 1, -1),
+            key.view(1, -1),
+            torch.zeros(1, dtype=torch.int64, device=prefix.device),
         )
-        roles = scores[0, 0].cpu().numpy()
+        potentials = scores[0].cpu().numpy()
         arity = self.arities[chosen]
-        labelling = decode_labelling(roles, arity, self.config.reader_switch_cost)
+        labelling = decode(potentials, arity)
         arguments = argument_texts(labelling, characters.code_points, characters.boundary, arity)
-        return Reading(characters, roles, labelling, arguments)
+        return Reading(characters, potentials, labelling, arguments)
 
     def run(self, program: str, arguments: Sequence[str], max_steps: int) -> tuple[RunResult | None, str]:
         """Run a program on the texts read; the second value says why there is no result."""
@@ -458,11 +466,13 @@ class NeuralLibModel(LlamaModel):
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
         decide_calls: bool = True,
+        cache: Cache | None = None,
         **kwargs: Any,
     ) -> NeuralLibModelOutput:
         """As ``LlamaModel``; besides it decides calls and says what they make of the logits.
 
         Args:
+            cache, past_key_values: two names of the cache, the second that of transformers before 5.24.
             decide_calls: False leaves the computer out (training on given answers does).
         Raises:
             NeuralLibError: embeddings in place of tokens (an argument is read from characters, which they do not have), or a
@@ -490,10 +500,10 @@ class NeuralLibModel(LlamaModel):
                 input_ids=input_ids,
                 attention_mask=attention_mask,
                 position_ids=position_ids,
-                past_key_values=past_key_values,
                 inputs_embeds=inputs_embeds,
                 use_cache=use_cache,
                 output_hidden_states=True if active and not noting else wanted,
+                **{CACHE: past_key_values if cache is None else cache},
                 **kwargs,
             )
         finally:
@@ -501,7 +511,7 @@ class NeuralLibModel(LlamaModel):
                 _notes.reset(token)
         calls, interventions = None, None
         if active and input_ids is not None:
-            layer = self._call_layer(output.past_key_values, input_ids.shape[1])
+            layer = self._call_layer(getattr(output, CACHE), input_ids.shape[1])
             mask = torch.ones_like(input_ids, dtype=torch.bool)
             if attention_mask is not None:
                 mask = attention_mask[:, layer.length : layer.length + input_ids.shape[1]].to(input_ids.device).bool()
@@ -512,11 +522,11 @@ class NeuralLibModel(LlamaModel):
             calls = tuple(tuple(row.calls) for row in layer.rows)
         return NeuralLibModelOutput(
             last_hidden_state=output.last_hidden_state,
-            past_key_values=output.past_key_values,
             hidden_states=output.hidden_states if wanted else None,
             attentions=output.attentions,
             calls=calls,
             interventions=interventions,
+            **{CACHE: getattr(output, CACHE)},
         )
 
     def _call_layer(self, cache: Cache | None, new: int) -> CallLayer:
@@ -690,6 +700,7 @@ class NeuralLibForCausalLM(Sharing, LibraryManagement, LlamaForCausalLM):  # typ
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         call_targets: Tensor | None = None,
+        cache: Cache | None = None,
         **kwargs: Any,
     ) -> NeuralLibCausalLMOutput:
         """As ``LlamaForCausalLM``, with calls.
@@ -707,10 +718,10 @@ class NeuralLibForCausalLM(Sharing, LibraryManagement, LlamaForCausalLM):  # typ
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             decide_calls=not training,
+            cache=past_key_values if cache is None else cache,
             **({**kwargs, "output_hidden_states": True} if training else kwargs),
         )
         hidden = output.last_hidden_state
@@ -740,12 +751,12 @@ class NeuralLibForCausalLM(Sharing, LibraryManagement, LlamaForCausalLM):  # typ
         return NeuralLibCausalLMOutput(
             loss=loss,
             logits=logits,
-            past_key_values=output.past_key_values,
             hidden_states=output.hidden_states if states_wanted else None,
             attentions=output.attentions,
             calls=output.calls,
             log_likelihoods=likelihoods,
             parts=parts,
+            **{CACHE: getattr(output, CACHE)},
         )
 
     @torch.compiler.disable(reason="the search for calls runs programs, which no graph can hold")
@@ -800,7 +811,7 @@ class NeuralLibForCausalLM(Sharing, LibraryManagement, LlamaForCausalLM):  # typ
         """The cache of the stock ``generate``, with the computer's layer behind the decoder's."""
         prepare: Any = super()._prepare_cache_for_generation  # type: ignore[misc]
         result = prepare(generation_config, model_kwargs, *args, **kwargs)
-        cache = model_kwargs.get("past_key_values")
+        cache = model_kwargs.get(CACHE)
         if isinstance(cache, Cache) and not self.computer.idle:
             layers = cache.layers
             if len(layers) == self.config.num_hidden_layers and not any(
@@ -815,7 +826,7 @@ class NeuralLibForCausalLM(Sharing, LibraryManagement, LlamaForCausalLM):  # typ
         stock: Any = super().generate  # type: ignore[misc]
         output = stock(*args, **kwargs)
         if not isinstance(output, Tensor) and hasattr(output, "sequences"):
-            output["calls"] = self.calls_of(output.sequences, output.get("past_key_values"))
+            output["calls"] = self.calls_of(output.sequences, output.get(CACHE))
         return output
 
     def explain(

@@ -4,7 +4,7 @@ A reply is explained either by the backbone alone or by a call: at some position
 a labelling of the prefix's characters are chosen, and the program's result stands at t in the reply. With A the answer,
 
     p(A from t) = p(no call from t on) · p_base(A from t)  +  Σ_x p(no call from t to t_x) · p_base(A from t to t_x)
-                  · p(program_x | t_x) · Π_characters p(role_x) · p(lead_x) · p(end_x) · p(A after x)
+                  · p(program_x | t_x) · p(labelling_x) · p(lead_x) · p(end_x) · p(A after x)
 
 where x runs over the calls that open at t_x ≥ t: the sum over all ways to cut a reply into the backbone's words and results
 of calls, so that a reply may hold several. ``exact`` runs the candidates x, so the sum differentiates the *choices*; no
@@ -27,16 +27,13 @@ import torch
 from torch import Tensor
 
 from .characters import Characters
-from .reader import copied
+from .labelling import Piece, copied, labelling_scores, log_partition
 from .selector import UNSEEN, causal
 from .writer import END, GO_ON, LEADS, result_tokens
 
 if TYPE_CHECKING:
     from ..configuration.machine_config import MachineConfig
     from .library import NeuralLibrary
-
-Piece = tuple[int, int]
-"""Characters [start, end) of the prefix."""
 
 
 @dataclass(frozen=True)
@@ -248,6 +245,21 @@ class CallBatch:
         return replace(self, **moved)
 
 
+def stretched(batch: CallBatch, most: float) -> Tensor:
+    """Log-weights [B, L] as if every number, and the token after it, stood there several times: longer lists than were trained on.
+
+    In half of the rows a factor is drawn log-uniformly from 1 to ``most``.
+    """
+    weights = batch.weights
+    factors = torch.rand(len(weights), 1) * log(most) * (torch.rand(len(weights), 1) < 0.5)
+    numbers = torch.zeros(weights.shape, dtype=torch.bool)
+    for row, characters in enumerate(batch.characters):
+        digits = (characters.code_points >= ord("0")) & (characters.code_points <= ord("9"))
+        numbers[row, torch.from_numpy(characters.tokens[digits])] = True
+    beside = numbers | torch.nn.functional.pad(numbers, (1, 0))[:, :-1]
+    return torch.where((weights > UNSEEN) & beside.to(weights.device), weights + factors.to(weights.device), weights)
+
+
 UNKNOWN, NOTHING = -1, -2
 """First number of a row of call labels: its calls are to be searched for; nothing is called in it."""
 
@@ -305,6 +317,8 @@ class MarginalObjective:
     learned first.
     Source: Ueda & Nakano, Deterministic annealing EM algorithm, 1998, and the uniform alignments of Brown et al., 1993.
 
+    While the computer trains, its ``stretch`` > 1 makes numbers weigh more in attention: see :func:`stretched`.
+
     Args:
         computer: the model's :class:`Computer`.
         budget: exact runs spent on the search of one reply (only where explanations are not given).
@@ -323,6 +337,8 @@ class MarginalObjective:
         of the calls begins, else at the last prompt token.
         """
         computer = self.computer
+        if computer.training and computer.stretch > 1:
+            batch = replace(batch, weights=stretched(batch, computer.stretch))
         states = computer.projection(batch.features)
         memory = computer.selector.remember(states)
         pooled = computer.selector.pool(states, memory, causal(batch.weights, states.shape[1]))
@@ -434,49 +450,27 @@ class MarginalObjective:
         for at, ((row, _), count) in enumerate(zip(places, counts, strict=True)):
             code_points[at, :count] = batch.characters[row].code_points[:count]
             tokens[at, :count] = batch.characters[row].tokens[:count]
-        slots: list[dict[int, int]] = [{} for _ in places]
-        for row, explanation in flat:
-            slot = slots[place_of[row, explanation.start]]
-            slot.setdefault(explanation.program, len(slot))
-        asked = np.zeros((len(places), max(len(slot) for slot in slots)), dtype=np.int64)
-        for at, slot in enumerate(slots):
-            for program, column in slot.items():
-                asked[at, column] = program
-        scores = self.computer.reader(
+        pairs = sorted({(place_of[row, x.start], x.program) for row, x in flat})
+        pair_of = {pair: index for index, pair in enumerate(pairs)}
+        texts = torch.tensor([place for place, _ in pairs], device=device)
+        asked = torch.tensor([program for _, program in pairs], device=device)
+        reader = self.computer.reader
+        potentials = reader(
             encoded,
             torch.from_numpy(code_points).to(device),
             torch.from_numpy(tokens).to(device),
-            keys[torch.from_numpy(asked).to(device)].detach(),
+            keys[asked].detach(),
+            texts,
         )
-        inside = torch.arange(widest, device=device)[None] < torch.tensor(counts, device=device)[:, None]
-        scores = torch.where(inside[:, None, :, None], scores, torch.zeros_like(scores))
-        nothing = scores[..., 0].sum(-1)
-        gains = torch.nn.functional.pad((scores[..., 1:] - scores[..., :1]).cumsum(2), (0, 0, 1, 0))
-        index: list[int] = []
-        slot_index: list[int] = []
-        role: list[int] = []
-        first: list[int] = []
-        last: list[int] = []
-        owner: list[int] = []
-        for number, (row, explanation) in enumerate(flat):
-            place = place_of[row, explanation.start]
-            for argument, pieces in enumerate(explanation.pieces):
-                for start, end in pieces:
-                    index.append(place)
-                    slot_index.append(slots[place][explanation.program])
-                    role.append(argument)
-                    first.append(start)
-                    last.append(end)
-                    owner.append(number)
-        gained = gains[index, slot_index, last, role] - gains[index, slot_index, first, role]
-        places_of = torch.tensor([place_of[row, explanation.start] for row, explanation in flat], device=device)
-        slots_of = torch.tensor([slots[place_of[row, e.start]][e.program] for row, e in flat], device=device)
-        total = nothing[places_of, slots_of].index_add(0, torch.tensor(owner, device=device), gained)
-        return total, flat
+        lengths = [counts[place] for place, _ in pairs]
+        of_pair = [pair_of[place_of[row, x.start], x.program] for row, x in flat]
+        scores = labelling_scores(potentials, lengths, reader.max_arguments, of_pair, [x.pieces for _, x in flat])
+        normaliser = log_partition(potentials, torch.tensor(lengths, device=device), reader.max_arguments)
+        return scores - normaliser[torch.tensor(of_pair, device=device)], flat
 
     def programs(self) -> list[tuple[int, str, int]]:
         """(index, name, arity) of what may be called."""
-        allowed = self.computer.allowed().tolist()
+        allowed = self.computer.may_be_called()
         named = zip(self.computer.programs, self.computer.arities, strict=True)
         return [(index, name, arity) for index, (name, arity) in enumerate(named) if allowed[index]]
 

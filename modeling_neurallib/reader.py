@@ -1,8 +1,8 @@
 """The reader: which characters of the prefix are the arguments of a call?
 
-A labelling gives each character a role: 0 "none", 1 the first argument, 2 the second, …. The score of a role is that of the
-character's token plus a trim inside the token, because many requests have a token that straddles an argument's edge
-(",-" in ``max(12,-7)``). Characters are independent given the prefix, so a labelling's probability is a product.
+It scores, for each character, its roles and the moves of :mod:`.labelling` between it and the one before. A score is that of
+the character's token plus a trim inside the token, because many requests have a token that straddles an argument's edge (",-" in
+``max(12,-7)``).
 
 The tokens of one number count as one: a token that goes on with the digits of the one before speaks with the voice of the
 number's first. So a number of forty digits is read as one of four is, in a vocabulary of single digits and in one of threes.
@@ -10,14 +10,11 @@ number's first. So a number of forty digits is read as one of four is, in a voca
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
-
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .labelling import MOVES
 from .selector import UNSEEN, StateProjection
 
 CHARACTER_CLASSES = 192
@@ -58,10 +55,10 @@ class ReaderLayer(nn.Module):
 
 
 class Reader(nn.Module):
-    """Scores of roles for the characters of a prefix, for one or more programs.
+    """Scores of labellings of a prefix, for one or more programs.
 
     The prefix is encoded once in both directions, with the pooled state of the call's position in every token; a program
-    asks for its arguments with role vectors made from its key. The reader has a projection of its own: its gradient is a sum
+    asks for its arguments with vectors made from its key. The reader has a projection of its own: its gradient is a sum
     over hundreds of characters, and through states shared with the selector it drowns what the selector needs of them.
     """
 
@@ -78,7 +75,7 @@ class Reader(nn.Module):
         self.character = nn.Embedding(CHARACTER_CLASSES, 3 * self.character_width)
         self.inside = nn.Linear(width, self.character_width)
         self.trim = nn.Linear(self.character_width, self.character_width)
-        self.roles = nn.Linear(key_width, max_arguments * (width + self.character_width + 1))
+        self.scores = nn.Linear(key_width, (max_arguments + len(MOVES)) * (width + self.character_width + 1))
 
     def encode(self, states: Tensor, weights: Tensor, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """The prefix in context.
@@ -101,14 +98,16 @@ class Reader(nn.Module):
             encoded = layer(encoded, weights)
         return self.norm(encoded), units
 
-    def forward(self, encoded: tuple[Tensor, Tensor], code_points: Tensor, tokens: Tensor, keys: Tensor) -> Tensor:
-        """Log-probabilities of roles.
+    def forward(
+        self, encoded: tuple[Tensor, Tensor], code_points: Tensor, tokens: Tensor, keys: Tensor, texts: Tensor
+    ) -> Tensor:
+        """Potentials of labellings, for P pairs of a prefix and a program.
 
         Args:
             encoded: what :meth:`encode` gave. code_points, tokens: int64 [B, C], the characters and their tokens (any value
-                where there is none). keys: [B, A, key_width], the programs asked for each prefix.
+                where there is none). keys: [P, key_width] of the programs. texts: int64 [P], the prefix of each pair, 0…B−1.
         Returns:
-            [B, A, C, 1 + max_arguments].
+            [P, C, max_arguments + 6], see :mod:`.labelling`.
         """
         context, units = encoded
         of_token = context.gather(1, units.gather(1, tokens).unsqueeze(-1).expand(-1, -1, context.shape[-1]))
@@ -116,61 +115,6 @@ class Reader(nn.Module):
         neighbours = functional.pad(before, (0, 0, 1, 0))[:, :-1] + functional.pad(after, (0, 0, 0, 1))[:, 1:]
         trim = functional.gelu(self.trim(functional.gelu(here + neighbours + self.inside(of_token))))
         described = torch.cat([of_token, trim, torch.ones_like(trim[..., :1])], dim=-1)
-        roles = self.roles(keys).unflatten(-1, (self.max_arguments, described.shape[-1]))
-        scores = torch.einsum("bcw,barw->bacr", described, roles) / described.shape[-1] ** 0.5
-        return functional.pad(scores, (1, 0)).log_softmax(-1)
-
-
-def decode_labelling(log_probabilities: np.ndarray, arguments: int, switch_cost: float) -> np.ndarray:
-    """The best labelling under a cost for each change of role between neighbours (Viterbi).
-
-    Args:
-        log_probabilities: [C, 1 + max_arguments]. arguments: how many roles the program has. switch_cost: nats.
-    Returns:
-        int64 [C], roles 0…arguments.
-    """
-    scores = log_probabilities[:, : arguments + 1].astype(np.float64)
-    count, roles = scores.shape
-    if count == 0:
-        return np.zeros(0, dtype=np.int64)
-    back = np.zeros((count, roles), dtype=np.int64)
-    best = scores[0].copy()
-    for position in range(1, count):
-        leader = int(best.argmax())
-        switch = best[leader] - switch_cost
-        stay = best >= switch
-        back[position] = np.where(stay, np.arange(roles), leader)
-        best = np.where(stay, best, switch) + scores[position]
-    labelling = np.zeros(count, dtype=np.int64)
-    role = int(best.argmax())
-    for position in range(count - 1, -1, -1):
-        labelling[position] = role
-        role = int(back[position, role])
-    return labelling
-
-
-_MINUS = re.compile("−(?=[0-9])")
-
-
-def copied(pieces: Iterable[str]) -> str:
-    """The text of an argument: its pieces without outer spaces, joined by one; the minus sign before a digit becomes a hyphen."""
-    return _MINUS.sub("-", " ".join(stripped for stripped in map(str.strip, pieces) if stripped))
-
-
-def argument_texts(labelling: np.ndarray, code_points: np.ndarray, boundary: np.ndarray, arguments: int) -> list[str]:
-    """The texts that a labelling copies: pieces of one role, joined by one space where there is a gap; outer spaces trimmed."""
-    texts = []
-    for role in range(1, arguments + 1):
-        pieces: list[str] = []
-        piece: list[str] = []
-        previous = -2
-        for position in np.flatnonzero(labelling == role):
-            if piece and (position != previous + 1 or boundary[position]):
-                pieces.append("".join(piece))
-                piece = []
-            piece.append(chr(code_points[position]))
-            previous = int(position)
-        if piece:
-            pieces.append("".join(piece))
-        texts.append(copied(pieces))
-    return texts
+        asked = self.scores(keys).unflatten(-1, (self.max_arguments + len(MOVES), described.shape[-1]))
+        potentials: Tensor = described[texts] @ asked.transpose(1, 2) / described.shape[-1] ** 0.5
+        return potentials

@@ -155,6 +155,7 @@ def ask(
         language_model, tokenizer = _language_model(model)
         for source in library or []:
             language_model.load_library(_library(source), tokenizer=tokenizer)
+        backbone = _backbone(language_model, tokenizer, model) if compare else None
     explanations = []
     console = _console()
     for number, prompt in enumerate(prompts):
@@ -164,11 +165,11 @@ def ask(
             answer, calls = replied.text, replied.calls
             seconds = time.perf_counter() - began
             alone = None
-            if compare:
+            if backbone is not None:
                 from .trainer.evaluation import without_calls
 
-                with without_calls(language_model):
-                    alone = reply(language_model, tokenizer, prompt, max_new_tokens).text
+                with without_calls(backbone):
+                    alone = reply(backbone, tokenizer, prompt, max_new_tokens).text
             if page is not None:
                 explanations.append(explained(language_model, tokenizer, replied, [_library(STANDARD)]))
         if as_json:
@@ -222,6 +223,16 @@ def _language_model(source: str | None) -> tuple[NeuralLibForCausalLM, Any]:
         )
     with _loading(f"the model {source}"):
         return NeuralLibForCausalLM.from_pretrained(source), AutoTokenizer.from_pretrained(source)
+
+
+def _backbone(language_model: NeuralLibForCausalLM, tokenizer: Any, source: str | None) -> NeuralLibForCausalLM:
+    """The model to compare with: itself without calls; the pretrained one, where the package's own was trained further."""
+    if source is not None:
+        return language_model
+    from . import NeuralLibForCausalLM
+    from .trainer.shipping import SMOLLM2, load_base
+
+    return NeuralLibForCausalLM.from_llama(load_base(SMOLLM2)[0], tokenizer=tokenizer)
 
 
 def _adapted_model(source: str, base: str, revision: str) -> tuple[NeuralLibForCausalLM, Any]:

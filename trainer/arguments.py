@@ -78,6 +78,13 @@ class NeuralLibTrainingArguments(TrainingArguments):
             "'library_keys' (the offsets of the programs' keys), 'all'. By default 'heads', with an adapter 'heads+lora'."
         },
     )
+    tuned_programs: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "With train='library_keys': the programs whose keys are tuned (names in the model); every other key stays, to "
+            "the last bit. By default all are tuned."
+        },
+    )
     supervision: str = field(
         default="answers",
         metadata={
@@ -98,6 +105,26 @@ class NeuralLibTrainingArguments(TrainingArguments):
             "help": "The part of training, from its beginning, in which the probability of reading counts less (its power rises "
             "from 0.05 to 1): for heads that are trained from nothing; 0 to 1."
         },
+    )
+    keys_from_descriptions: bool = field(
+        default=False,
+        metadata={
+            "help": "Keys are what descriptions say: their offsets stay, and each batch draws one of many descriptions of every "
+            "program of the standard library. For libraries that are loaded later."
+        },
+    )
+    retention: float = field(
+        default=0.0,
+        metadata={
+            "help": "With an adapter: weight of KL(base ‖ adapted) of the next token, which keeps the backbone's own words; ≥ 0."
+        },
+    )
+    backbone_learning_rate: float | None = field(
+        default=None, metadata={"help": "Of an adapter, or of the backbone, beside the heads' learning_rate; > 0."}
+    )
+    redescribe_steps: int = field(
+        default=50,
+        metadata={"help": "Optimisation steps after which a backbone that learns describes the programs anew; ≥ 1."},
     )
     budget: int = field(default=4_000, metadata={"help": "Exact runs spent on the search for one answer; ≥ 1."})
     most_explanations: int = field(
@@ -140,9 +167,22 @@ class NeuralLibTrainingArguments(TrainingArguments):
         share_of_labels(self.supervision)
         for name, least in (
             ("prompt_weight", 0), ("stretch", 1), ("budget", 1), ("most_explanations", 1), ("sample_size", 0), ("sample_steps", 1),
+            ("retention", 0), ("redescribe_steps", 1),
         ):  # fmt: skip
             if getattr(self, name) < least:
                 raise TrainingArgumentsError(f"{name} is at least {least}, found {getattr(self, name)}")
+        if self.backbone_learning_rate is not None and not self.backbone_learning_rate > 0:
+            raise TrainingArgumentsError(f"backbone_learning_rate is greater than 0, found {self.backbone_learning_rate}")
+        if self.tuned_programs is not None and self.train != "library_keys":
+            raise TrainingArgumentsError(
+                f"tuned_programs chooses among the keys of train='library_keys', but train is {self.train!r}: "
+                "leave tuned_programs out, or train the keys alone"
+            )
+        if self.keys_from_descriptions and self.train == "library_keys":
+            raise TrainingArgumentsError(
+                "keys_from_descriptions leaves the keys' offsets as they are, and train='library_keys' trains nothing else: "
+                "choose one of them"
+            )
         if not 0 <= self.tempering <= 1:
             raise TrainingArgumentsError(f"tempering lies from 0 to 1, found {self.tempering}")
         if self.packing:

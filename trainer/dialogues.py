@@ -500,9 +500,9 @@ class DialogueGenerator:
 
     def _in_rounds(self, programs: tuple[str, ...], rank: int) -> tuple[str, int]:
         """Program and wording of the request of a rank: rounds of all of them, each in an order of its own."""
-        every = [(program, number) for program in programs for number in range(self._requests.wordings(program))]
-        turn, place = divmod(rank, len(every))
+        turn, place = divmod(rank, sum(map(self._requests.wordings, programs)))
         if (programs, turn) not in self._orders:
+            every = [(program, number) for program in programs for number in range(self._requests.wordings(program))]
             random_of(self.seed, self.split, "wordings", turn).shuffle(every)
             self._orders[programs, turn] = every
         return self._orders[programs, turn][place]

@@ -119,7 +119,7 @@ class FeatureCache:
                 if length:
                     tokens = torch.tensor([group[0].tokens[:length]], device=model.device)
                     output = model.model(
-                        tokens, past_key_values=cache, use_cache=True, decide_calls=False, output_hidden_states=True
+                        tokens, cache=cache, use_cache=True, decide_calls=False, output_hidden_states=True
                     )
                     features[at : at + length] = model.model.features(output.hidden_states)[0].cpu().numpy()
                     at += length
@@ -134,7 +134,7 @@ class FeatureCache:
                     if length:
                         past.batch_repeat_interleave(len(batch))
                     output = model.model(
-                        own.to(model.device), attention_mask=mask.to(model.device), past_key_values=past, use_cache=True,
+                        own.to(model.device), attention_mask=mask.to(model.device), cache=past, use_cache=True,
                         decide_calls=False, output_hidden_states=True,
                     )  # fmt: skip
                     found = model.model.features(output.hidden_states).cpu().numpy()

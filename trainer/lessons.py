@@ -196,8 +196,8 @@ class SimilarLengths(Sampler[int]):
 
     Args:
         lengths: tokens of each lesson. batch_size: lessons in a batch. blocks: batches that are sorted by length together and
-            then shuffled. seed: of an order that depends on it and the epoch alone, the same in every process; None draws from
-            torch's global generator, which a checkpoint restores.
+            then shuffled. seed: of an order that depends on it and the epoch alone, the same in every process and after a
+            resumption; None draws from torch's global generator.
     """
 
     def __init__(self, lengths: Sequence[int], batch_size: int, blocks: int = 8, seed: int | None = None):
@@ -270,7 +270,8 @@ def conversations(writer: LessonWriter, split: str, count: int, directory: Path)
         shares = DialogueShares(**recipe.shares)
     except TypeError as error:
         raise RecipeError(f"shares has kinds that there are not: {error}") from error
-    dialogues = list(DialogueGenerator(recipe.seed, split=split).dialogues(count, shares))  # type: ignore[arg-type]
+    generator = DialogueGenerator(recipe.seed, split=split, programs=recipe.asked_programs())  # type: ignore[arg-type]
+    dialogues = list(generator.dialogues(count, shares))
     draws = [random.Random(f"{recipe.seed}:{split}:{number}") for number in range(count)]
     systems = [draw.choice(SYSTEM_MESSAGES) if draw.random() < 0.25 else None for draw in draws]
     spoken = [
@@ -369,11 +370,17 @@ def explained(writer: LessonWriter, pairs: Sequence[Pair], labelled: Sequence[bo
     def work(numbers: Sequence[int]) -> list[Lesson | None]:
         return [writer.lesson(*pairs[number], labelled[number]) for number in numbers]
 
-    library = writer.model.library
+    library, computer = writer.model.library, writer.model.computer
     assert library is not None
     # Compile the engine once before the fork, not once in every process.
-    search(library, writer.objective.programs(), "1 2", "3", 1, writer.model.computer.machine)
-    return worked_off(work, len(pairs), title, forked=not all(labelled))
+    search(library, writer.objective.programs(), "1 2", "3", 1, computer.machine)
+    # A forked process cannot use the CUDA of its parent.
+    device = computer.offsets.device
+    computer.cpu()
+    try:
+        return worked_off(work, len(pairs), title, forked=not all(labelled))
+    finally:
+        computer.to(device)
 
 
 def _search_hash(writer: LessonWriter, pairs: Sequence[Pair], labelled: Sequence[bool]) -> str:
@@ -381,6 +388,8 @@ def _search_hash(writer: LessonWriter, pairs: Sequence[Pair], labelled: Sequence
     library = writer.model.library
     assert library is not None
     told = [library.fingerprint, LEADS, writer.recipe.budget, writer.recipe.most_explanations, list(labelled)]
+    if writer.recipe.held_out_programs:
+        told.append(sorted(writer.recipe.held_out_programs))
     return hashlib.sha256(json.dumps([*told, [c.digest for _, c in pairs]]).encode()).hexdigest()[:16]
 
 

@@ -15,9 +15,17 @@ from typing import Any
 import yaml
 
 from .arguments import NeuralLibTrainingArguments, TrainingArgumentsError
+from .tasks import PARAMETERS
 
 STANDARD = "standard"
 """Name of the library that the package ships."""
+
+
+RENAMED = {
+    "gradient_checkpointing": "activation_checkpointing",
+    "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
+}
+"""Arguments of transformers → what later versions call them. A recipe may use either name."""
 
 
 class RecipeError(ValueError):
@@ -46,6 +54,8 @@ class Recipe:
         heads: fields of ``NeuralLibConfig`` that shape the heads.
         seed, epochs, batch_size, learning_rate, weight_decay, warmup: of the optimisation.
         library: "standard", or a folder or Hub id of another.
+        held_out_programs: programs that are not learned: generated conversations never ask for them, and they cannot be called,
+            so that neither the search nor the softmax over programs knows them. They stay in the library.
         data, validation_data: your own conversations in the place of generated ones: a JSONL or Parquet file, a folder of them
             or a data set of the Hub. streaming: read ``data`` while training, not before.
         peft: an adapter on the backbone: ``peft_type`` (by default LORA) and the fields of its configuration.
@@ -74,6 +84,7 @@ class Recipe:
     weight_decay: float = 0.02
     warmup: float = 0.05
     library: str = STANDARD
+    held_out_programs: list[str] = field(default_factory=list)
     data: str | None = None
     validation_data: str | None = None
     streaming: bool = False
@@ -102,7 +113,8 @@ class Recipe:
             values[key] = yaml.safe_load(value)
         fields = {f.name: f for f in dataclasses.fields(cls)}
         others = {f.name for f in dataclasses.fields(NeuralLibTrainingArguments) if f.init} - {"output_dir"}
-        given = dict(values.pop("arguments", None) or {})
+        values = {_as_installed(key, others): value for key, value in values.items()}
+        given = {_as_installed(key, others): value for key, value in (values.pop("arguments", None) or {}).items()}
         given |= {key: values.pop(key) for key in list(values) if key in others and key not in fields}
         values["arguments"] = given
         for key, valid in [*((key, [*fields, *others]) for key in values), *((key, [*others]) for key in given)]:
@@ -152,6 +164,22 @@ class Recipe:
         except TrainingArgumentsError as error:
             raise RecipeError(f"the recipe cannot be followed: {error}") from error
 
+    def asked_programs(self) -> tuple[str, ...]:
+        """The programs that generated conversations ask for.
+
+        Raises:
+            RecipeError: ``held_out_programs`` holds a program for which there are no requests, or leaves none to ask for.
+        """
+        for name in self.held_out_programs:
+            if str(name) not in PARAMETERS:
+                nearest = difflib.get_close_matches(str(name), PARAMETERS, n=1)
+                hint = f"did you mean {nearest[0]!r}?" if nearest else f"expected some of {', '.join(PARAMETERS)}"
+                raise RecipeError(f"held_out_programs holds {name!r}, for which no requests are generated; {hint}")
+        asked = tuple(program for program in PARAMETERS if program not in self.held_out_programs)
+        if not asked:
+            raise RecipeError("held_out_programs leaves no program to ask for: hold fewer out")
+        return asked
+
     def adapter(self) -> Any:
         """The configuration of the adapter.
 
@@ -172,3 +200,9 @@ class Recipe:
                 raise RecipeError(f"{name} of the recipe has no {value!r}; {hint}")
         assert config is not None
         return config(**told)
+
+
+def _as_installed(key: Any, known: set[str]) -> Any:
+    """The name of an argument in the version of transformers that is installed."""
+    names = next((pair for pair in RENAMED.items() if key in pair), (key,))
+    return next((name for name in reversed(names) if name in known), key)

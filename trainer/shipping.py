@@ -19,6 +19,7 @@ SHIPPED = Path(__file__).parent.parent / "modeling_neurallib" / "shipped" / "smo
 """Heads for SmolLM2-135M-Instruct, trained by the recipe ``smollm2-135m.yaml``."""
 
 SMOLLM2 = "smollm2-135m"
+LOW_RANK = "low_rank.safetensors"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _BELONGS_TO_TOKENIZER_OR_LIBRARY = ("token_bytes", "token_offsets", "instructions")
 
@@ -96,7 +97,6 @@ def save_heads(model: NeuralLibForCausalLM, directory: Path, report: dict[str, A
         "reader_layers",
         "max_arguments",
         "call_threshold",
-        "reader_switch_cost",
         "disabled_programs",
     )
     described = {
@@ -112,8 +112,55 @@ def save_heads(model: NeuralLibForCausalLM, directory: Path, report: dict[str, A
     os.replace(directory / "heads_config.json.part", directory / "heads_config.json")
 
 
+def save_low_rank(adapted: Any, directory: Path) -> None:
+    """What LoRA adds to a backbone, as ``low_rank.safetensors``: float16 ``<module>.A`` [r, in], ``<module>.B`` [out, r], scaled.
+
+    Args:
+        adapted: the model with its LoRA adapter.
+    Raises:
+        NeuralLibError: the adapter is of another kind.
+    """
+    config = next(iter(adapted.peft_config.values()))
+    if str(getattr(config.peft_type, "value", config.peft_type)) != "LORA" or getattr(config, "use_dora", False):
+        raise NeuralLibError(
+            f"an adapter of {type(config).__name__} is not B·A alone and cannot be shipped as low-rank weights: train plain LoRA"
+        )
+    tensors = {}
+    for name, module in adapted.get_base_model().named_modules():
+        if hasattr(module, "lora_A"):
+            (adapter,) = module.active_adapters
+            down, up = module.lora_A[adapter].weight, module.lora_B[adapter].weight * module.scaling[adapter]
+            tensors |= {f"{name}.A": down.detach().half().cpu(), f"{name}.B": up.detach().half().cpu()}
+    directory.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, str(directory / f"{LOW_RANK}.part"))
+    os.replace(directory / f"{LOW_RANK}.part", directory / LOW_RANK)
+
+
+@torch.no_grad()
+def merge_low_rank(base: PreTrainedModel, tensors: dict[str, torch.Tensor]) -> None:
+    """Adds B·A to the weights of a backbone, in place.
+
+    Raises:
+        NeuralLibError: the tensors are for another backbone.
+    """
+    additions = []
+    for name in sorted({name.rpartition(".")[0] for name in tensors}):
+        down, up = tensors[f"{name}.A"].float(), tensors[f"{name}.B"].float()
+        try:
+            weight = base.get_submodule(name).weight
+        except AttributeError as error:
+            raise NeuralLibError(f"the low-rank weights are for a backbone with {name}, which this one lacks") from error
+        if weight.shape != (up.shape[0], down.shape[1]):
+            raise NeuralLibError(
+                f"the low-rank weights of {name} are for {up.shape[0]} × {down.shape[1]} weights, found {tuple(weight.shape)}"
+            )
+        additions.append((weight, up @ down))
+    for weight, addition in additions:
+        weight += addition.to(weight)
+
+
 def load_heads(base: PreTrainedModel, tokenizer: Any, directory: Path) -> NeuralLibForCausalLM:
-    """A base with the standard library and trained heads.
+    """A base with the standard library and trained heads, and what was trained of the backbone with them. The base is used up.
 
     Raises:
         NeuralLibError: files missing, or heads trained for other programs or another backbone's shape.
@@ -125,6 +172,8 @@ def load_heads(base: PreTrainedModel, tokenizer: Any, directory: Path) -> Neural
         raise NeuralLibError(
             f"no trained heads in {directory}: {Path(error.filename or '').name} is missing"
         ) from error
+    if (directory / LOW_RANK).is_file():
+        merge_low_rank(base, load_file(str(directory / LOW_RANK)))
     library = standard_library()
     if described["programs"] != list(library.programs):
         raise NeuralLibError(

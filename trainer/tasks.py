@@ -403,7 +403,7 @@ class Draw:
         rng = self.rng
         before, after = wording.around("text")
         quoted = before[-1:] in _QUOTE_MARKS and bool(before) and after[:1] in _QUOTE_MARKS and bool(after)
-        line = wording.line.lower()
+        line = _SLOT.sub("", wording.line.lower())
         if "dna" in line:
             return "".join(rng.choice("ACGT") for _ in range(rng.randint(4, 20)))
         if "my name is" in line or "full name" in line or "name of" in line:

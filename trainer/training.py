@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ from huggingface_hub import HfApi
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
-from transformers import AutoTokenizer, PreTrainedConfig, Trainer, TrainingArguments
+from transformers import AutoTokenizer, PreTrainedConfig, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, rotate_checkpoints
 
 from ..modeling_neurallib.call import Call, CallLayer
@@ -27,41 +28,41 @@ from ..modeling_neurallib.library import NeuralLibrary, hub_reason
 from ..modeling_neurallib.modeling_neurallib import Computer, MachineConfig, NeuralLibForCausalLM
 from ..modeling_neurallib.objective import CallBatch, MarginalObjective
 from ..modeling_neurallib.programs import standard_library
-from ..modeling_neurallib.selector import UNSEEN
-from ..modeling_neurallib.sharing import CARD, PublishError
+from ..modeling_neurallib.sharing import CARD, UNTRAINED_BIAS, PublishError
 from .adapters import adapted, is_adapted, language_model_of
-from .arguments import NeuralLibTrainingArguments, TrainingArgumentsError
+from .arguments import NeuralLibTrainingArguments, TrainingArgumentsError, one_of
 from .checkpoints import STAGE, last_checkpoint, put_in_place, said_clearly
 from .collator import DataCollatorForCalls
+from .descriptions import Descriptions
 from .features import FeatureCache
 from .lessons import Lesson, Lessons, SimilarLengths, collate, lessons_of, prepare
 from .outcomes import Expected, expected, outcome, summary
 from .own_data import DataReport, RowReader, StreamedLessons, is_tokenized, load_rows, read_rows
 from .publishing import describe, upload
 from .publishing import prepare as prepared_publication
-from .recipe import STANDARD, Recipe
+from .recipe import STANDARD, Recipe, RecipeError
 from .record import source_of, training_record, write_record
-from .shipping import load_base, save_heads
+from .shipping import load_base, save_heads, save_low_rank
 
 FROZEN = ("heads", "library_keys")
 """What can be trained with the backbone as it is."""
 
+RETAINED = 1_024
+"""Positions of a batch on which an adapted backbone is compared with its base."""
+
 
 class HeadsForTraining(nn.Module):
-    """The computer with the marginal objective: what the Trainer optimises while the backbone is frozen.
+    """The computer with the marginal objective: what the Trainer optimises while the backbone is frozen."""
 
-    Args:
-        stretch: see :class:`NeuralLibTrainingArguments`.
-    """
+    # What ``loss_is_scaled_for_ga`` says, for versions of transformers that ask the model.
+    accepts_loss_kwargs = True
 
-    def __init__(self, computer: Computer, stretch: float = 1.0):
+    def __init__(self, computer: Computer):
         super().__init__()
-        self.computer, self.stretch = computer, stretch
+        self.computer = computer
 
     def forward(self, batch: CallBatch) -> dict[str, Any]:
         """``log_likelihoods`` [B] of the replies and their ``parts``, what the backbone's own words cost left out."""
-        if self.training and self.stretch > 1:
-            batch = dataclasses.replace(batch, weights=stretched(batch, self.stretch))
         # The heads are float32 whatever precision the rest trains in.
         with torch.autocast(batch.features.device.type, enabled=False):
             likelihoods, parts = MarginalObjective(self.computer).score(batch)
@@ -69,22 +70,6 @@ class HeadsForTraining(nn.Module):
         # The backbone's own words cost what they cost: only what the heads decide is compared between lessons.
         fixed = torch.where(called, torch.zeros_like(likelihoods), batch.base.sum(1))
         return {"log_likelihoods": likelihoods - fixed, "parts": parts}
-
-
-def stretched(batch: CallBatch, most: float) -> Tensor:
-    """Log-weights [B, L] as if every number, and the token after it, stood there several times: longer lists than were trained on.
-
-    In half of the rows a factor is drawn log-uniformly from 1 to ``most``.
-    """
-    weights = batch.weights
-    factors = torch.rand(len(weights), 1) * torch.log(torch.tensor(most)) * (torch.rand(len(weights), 1) < 0.5)
-    numbers = torch.zeros_like(weights, dtype=torch.bool)
-    for row, characters in enumerate(batch.characters):
-        digits = (characters.code_points >= ord("0")) & (characters.code_points <= ord("9"))
-        numbers[row, torch.from_numpy(characters.tokens[digits])] = True
-    seen = weights > UNSEEN
-    beside = nn.functional.pad(numbers, (1, 0))[:, :-1]
-    return torch.where(seen & (numbers | beside), weights + factors.to(weights.device), weights)
 
 
 class NeuralLibTrainer(Trainer):
@@ -127,6 +112,11 @@ class NeuralLibTrainer(Trainer):
         model = NeuralLibForCausalLM.from_pretrained(model) if isinstance(model, str) else model
         self.language_model = language_model_of(model)
         self.trained = _what_is_trained(self.ours.train, is_adapted(model), peft_config)
+        if self.ours.retention and not self.trained.endswith("lora"):
+            raise TrainingArgumentsError(
+                f"retention compares an adapted backbone with its base, and train={self.trained!r} has no adapter: pass "
+                "peft_config=LoraConfig(task_type='CAUSAL_LM', target_modules=…), or leave retention at 0"
+            )
         if peft_config is not None:
             model = adapted(self.language_model, peft_config, heads=self.trained == "heads+lora")
         self.language_model.config.estimator = self.ours.estimator
@@ -161,7 +151,7 @@ class NeuralLibTrainer(Trainer):
         self._samples_taken = 0
         self._staging: Path | None = None
         super().__init__(
-            model=HeadsForTraining(self.language_model.computer, self.ours.stretch) if self.cached else model,
+            model=HeadsForTraining(self.language_model.computer) if self.cached else model,
             args=args,
             data_collator=data_collator,
             train_dataset=train_dataset,
@@ -169,6 +159,17 @@ class NeuralLibTrainer(Trainer):
             processing_class=processing_class,
             **kwargs,
         )
+        self._descriptions: Descriptions | None = None
+        if self.ours.keys_from_descriptions:
+            self._descriptions = Descriptions(self.language_model, self._tokenizer)
+            for computer in self.language_model._computers():
+                computer.offsets.requires_grad_(False)
+        if not self.cached and self.trained in ("all", "heads+lora") and self._tokenizer is not None:
+            self.add_callback(_KeysFollowTheBackbone(self.language_model, self._tokenizer, self.ours.redescribe_steps))
+            if self._descriptions is not None:
+                self.add_callback(_DescriptionsFollowTheBackbone(self._descriptions, self.ours.redescribe_steps))
+        if self.ours.tuned_programs is not None:
+            self.add_callback(_OtherKeysStay(self.language_model.computer, self.ours.tuned_programs))
 
     # Data
 
@@ -230,10 +231,10 @@ class NeuralLibTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         lessons = self.train_dataset if train_dataset is None else train_dataset
-        if isinstance(lessons, Lessons):
+        if isinstance(lessons, (Lessons, _Listed)):
             lengths = [len(lesson.conversation.tokens) for lesson in lessons.lessons]
-            seed = self.args.seed if self.args.world_size > 1 else None
-            return SimilarLengths(lengths, self.args.train_batch_size, seed=seed)
+            # The order depends on the epoch alone: a checkpoint within one does not hold the random state at its beginning.
+            return SimilarLengths(lengths, self.args.train_batch_size, seed=self.args.seed)
         return super()._get_train_sampler(train_dataset)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
@@ -256,19 +257,54 @@ class NeuralLibTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """−(Σ log p(answer) + ``prompt_weight`` · Σ mean log p(no call in the prompt)) / sequences."""
-        self.language_model.computer.reading_weight = self._reading_weight() if model.training else 1.0
+        """−(Σ log p(answer) + ``prompt_weight`` · Σ mean log p(no call in the prompt)) / sequences + ``retention`` · departure."""
+        computer = self.language_model.computer
+        computer.reading_weight, computer.stretch = self._reading_weight() if model.training else 1.0, self.ours.stretch
+        if model.training and self._descriptions is not None:
+            drawn = self._descriptions.draw().to(computer.descriptions.device)
+            for each in self.language_model._computers():
+                each.drawn = drawn
         outputs = model(**inputs)
         likelihoods, parts = outputs["log_likelihoods"], outputs.get("parts") or {}
         quiet = parts.get("prompt_no_call", torch.zeros_like(likelihoods))
         rows = len(likelihoods) if num_items_in_batch is None else num_items_in_batch
         loss = -(likelihoods.sum() + self.ours.prompt_weight * quiet.sum()) / rows
+        if self.ours.retention and model.training and not self.cached:
+            departure = self._departure(model, inputs, outputs["logits"])
+            loss = loss + self.ours.retention * departure * len(likelihoods) / rows
+            parts = {**parts, "departure": departure.detach().expand(len(likelihoods))}
         if num_items_in_batch is not None:
             # The gradients of the processes are averaged.
             loss = loss * self.accelerator.num_processes
         if model.training:
             self._remember(likelihoods.detach(), {name: part.detach() for name, part in parts.items()})
         return (loss, outputs) if return_outputs else loss
+
+    def _departure(self, model: nn.Module, inputs: dict[str, Any], logits: Tensor) -> Tensor:
+        """KL(base ‖ adapted) of the next token, in nats: a mean over ``RETAINED`` positions of a batch, drawn at random."""
+        tokens, mask = inputs["input_ids"], inputs["attention_mask"]
+        rows, columns = mask.nonzero(as_tuple=True)
+        chosen = torch.randperm(len(rows), device=rows.device)[:RETAINED]
+        rows, columns = rows[chosen], columns[chosen]
+        language_model = self.language_model
+        with torch.no_grad(), self.accelerator.unwrap_model(model).disable_adapter():  # type: ignore[operator]
+            states = language_model.model(tokens, attention_mask=mask, use_cache=False, decide_calls=False)
+            wanted = language_model.lm_head(states.last_hidden_state[rows, columns]).float().log_softmax(-1)
+        found = logits[rows, columns].float().log_softmax(-1)
+        return nn.functional.kl_div(found, wanted, reduction="batchmean", log_target=True)
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """As the stock one; what is not of the heads learns at ``backbone_learning_rate``, where one is given."""
+        fresh = self.optimizer is None
+        optimizer: torch.optim.Optimizer = super().create_optimizer(*args, **kwargs)
+        rate = self.ours.backbone_learning_rate
+        if fresh and rate is not None and not self.cached:
+            heads = {id(parameter) for parameter in self.language_model.computer.parameters()}
+            for group in list(optimizer.param_groups):
+                others = [parameter for parameter in group["params"] if id(parameter) not in heads]
+                group["params"] = [parameter for parameter in group["params"] if id(parameter) in heads]
+                optimizer.add_param_group({**group, "params": others, "lr": rate})
+        return optimizer
 
     def _reading_weight(self) -> float:
         """See :class:`MarginalObjective`: rises from 0.05 to 1 in the part ``tempering`` of the steps."""
@@ -302,17 +338,18 @@ class NeuralLibTrainer(Trainer):
     def _parts(self) -> dict[str, float]:
         """Means since the last log, over all processes.
 
-        ``loss`` = ``answer_loss`` + ``prompt_weight`` · ``prompt_loss``: −log p(answer) a sequence, and −log p(no call), the mean
-        over a prompt. Besides ``call_loss``: −log p(the calls that explain it: gate, program, reading, lead, end) a sequence
-        that has any; ``selection_entropy``, nats; ``call_rate``: share of sequences whose gate opens where a call should begin,
-        else at the last prompt token.
+        ``loss`` = ``answer_loss`` + ``prompt_weight`` · ``prompt_loss`` + ``retention`` · ``departure``: −log p(answer) a
+        sequence, and −log p(no call), the mean over a prompt. Besides ``call_loss``: −log p(the calls that explain it: gate,
+        program, reading, lead, end) a sequence that has any; ``selection_entropy``, nats; ``call_rate``: share of sequences
+        whose gate opens where a call should begin, else at the last prompt token; ``departure``: KL(base ‖ adapted) of the
+        next token, nats.
         """
-        names = ("rows", "likelihood", "explained", "calls", "prompt_no_call", "entropy", "opens")
+        names = ("rows", "likelihood", "explained", "calls", "prompt_no_call", "entropy", "opens", "departure")
         sums = torch.tensor([self._sums[name] for name in names], device=self.args.device)
         self._sums.clear()
         if self.args.world_size > 1:
             sums = self.accelerator.reduce(sums)
-        rows, likelihood, explained, calls, quiet, entropy, opens = sums.tolist()
+        rows, likelihood, explained, calls, quiet, entropy, opens, departure = sums.tolist()
         if not rows:
             return {}
         return {
@@ -321,6 +358,7 @@ class NeuralLibTrainer(Trainer):
             **({"call_loss": -calls / explained} if explained else {}),
             "selection_entropy": entropy / rows,
             "call_rate": opens / rows,
+            **({"departure": departure / rows} if self.ours.retention else {}),
         }
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -397,7 +435,11 @@ class NeuralLibTrainer(Trainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         shutil.rmtree(Path(str(self.args.output_dir)) / STAGE, ignore_errors=True)
-        return super().train(*args, **kwargs)
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            for computer in self.language_model._computers():
+                computer.drawn = None
 
     def _get_output_dir(self, trial: Any) -> str:
         return super()._get_output_dir(trial) if self._staging is None else str(self._staging)
@@ -480,7 +522,9 @@ class NeuralLibTrainer(Trainer):
         """
         name = self.args.hub_model_id or Path(str(self.args.output_dir)).absolute().name
         try:
-            super().init_hf_repo(token, private)
+            # Not every version of transformers takes ``private`` here.
+            self.args.hub_private_repo = self.args.hub_private_repo if private is None else private
+            super().init_hf_repo(token)
         except Exception as error:  # the HTTP library's, whichever that is, among them
             raise PublishError(f"{name} cannot be made on the Hub: {hub_reason(error, name)}") from error
 
@@ -536,6 +580,54 @@ NO_CHECKPOINTS_ON_THE_HUB = (
     "hub_strategy='checkpoint' and 'all_checkpoints' upload the optimizer's state, which is a pickle and can run code where it is "
     "loaded: choose 'every_save', 'end', or keep checkpoints on this machine"
 )
+
+
+class _KeysFollowTheBackbone(TrainerCallback):
+    """A backbone that learns describes the programs anew, so that libraries loaded later get keys of the same kind."""
+
+    def __init__(self, model: NeuralLibForCausalLM, tokenizer: Any, steps: int):
+        self.model, self.tokenizer, self.steps = model, tokenizer, steps
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step % self.steps == 0:
+            self.model.redescribe(self.tokenizer)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.model.redescribe(self.tokenizer)
+
+
+class _DescriptionsFollowTheBackbone(TrainerCallback):
+    """Those of which training draws, likewise."""
+
+    def __init__(self, descriptions: Descriptions, steps: int):
+        self.descriptions, self.steps = descriptions, steps
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step % self.steps == 0:
+            self.descriptions.renew()
+
+
+class _OtherKeysStay(TrainerCallback):
+    """The keys of all programs but some are after each step what they were before it.
+
+    Raises:
+        TrainingArgumentsError: the model has no such program.
+    """
+
+    def __init__(self, computer: Computer, programs: Sequence[str]):
+        for name in programs:
+            one_of("tuned_programs", name, computer.programs)
+        self.computer = computer
+        self.stay = torch.tensor([name not in programs for name in computer.programs])
+        self.kept = computer.offsets.detach().clone()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.kept = self.computer.offsets.detach().clone()
+        self.stay = self.stay.to(self.kept.device)
+
+    @torch.no_grad()
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.computer.offsets[self.stay] = self.kept[self.stay]
 
 
 class _Listed(Dataset):  # type: ignore[type-arg]
@@ -658,7 +750,8 @@ def _folded(text: str) -> str:
 def train(recipe_path: str | Path, overrides: Iterable[str] = (), resume: bool = True) -> dict[str, Any]:
     """Train by a recipe; continues from the last checkpoint in the output folder.
 
-    On generated requests with a frozen backbone, the heads come to lie in ``heads``; else the model or the adapter in ``model``.
+    On generated requests the heads, and what LoRA adds to the backbone, come to lie in ``heads``; the model or the adapter in
+    ``model``.
 
     Returns:
         what was measured, also written to ``report.json`` beside them.
@@ -692,7 +785,27 @@ def _model_of(recipe: Recipe) -> tuple[NeuralLibForCausalLM, Any]:
         base, tokenizer = load_base(recipe.base)
         heads = {"disabled_programs": NOT_FOR_REQUESTS, **recipe.heads} if recipe.library == STANDARD else recipe.heads
         model = NeuralLibForCausalLM.from_llama(base, library, tokenizer=tokenizer, heads=heads)
+    if recipe.held_out_programs:
+        _hold_out(model, recipe.held_out_programs)
     return model, tokenizer
+
+
+def _hold_out(model: NeuralLibForCausalLM, programs: Sequence[str]) -> None:
+    """These programs cannot be called; what a fresh selector was given of their descriptions it forgets.
+
+    Raises:
+        RecipeError: the model has no such program.
+    """
+    computer, known = model.computer, model.computer.programs
+    for name in programs:
+        if name not in known:
+            nearest = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else f"there are {', '.join(known)}"
+            raise RecipeError(f"held_out_programs holds {name!r}, which the library lacks; {hint}")
+    model.config.disabled_programs = [*(model.config.disabled_programs or ()), *programs]
+    if bool((computer.selector.no_call.bias == UNTRAINED_BIAS).all()):
+        computer.selector.key.reset_parameters()
+        computer.selector.begin_from(computer.descriptions[computer.allowed()])
 
 
 def _train_heads(
@@ -729,6 +842,7 @@ def _train_model(
     output = Path(recipe.output)
     training: Any = recipe.data
     validation: Any = recipe.validation_data
+    model.to(arguments.device)  # type: ignore[arg-type]  # the stub of transformers
     if training is None:
         with arguments.main_process_first():
             training, _ = lessons_of(model, tokenizer, recipe, "train", recipe.examples, output)
@@ -747,7 +861,17 @@ def _train_model(
     data = {name: dataclasses.asdict(report) for name, report in trainer.data_reports.items()}
     measured = trainer.evaluate() if validation is not None else {}
     trainer.save_model(str(output / "model"))
-    return dict(data=data, validation=measured, recipe=dataclasses.asdict(recipe))
+    report = dict(data=data, validation=measured, recipe=dataclasses.asdict(recipe))
+    if recipe.data is None and recipe.library == STANDARD and trainer.trained == "heads+lora":
+        record, adapter = training_record(trainer), cast(Any, trainer.model)
+        save_low_rank(adapter, output / "heads")
+        whole: NeuralLibForCausalLM = adapter.merge_and_unload().eval()
+        held_out, _ = prepare(whole, tokenizer, recipe, "validation", recipe.validation, output)
+        whole.computer.cpu()
+        report["validation"] |= decided(held_out)
+        save_heads(whole, output / "heads", report)
+        write_record(output / "heads", record)
+    return report
 
 
 NOT_FOR_REQUESTS = ["fibonacci_recursive", "insertion_sort"]

@@ -1,0 +1,149 @@
+"""Labellings as a chain: sums, marginals and the best chain against the enumeration of all of them."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from neurallib.modeling_neurallib.labelling import (
+    ENTER,
+    HOLD,
+    LEAVE,
+    MOVES,
+    PAUSE,
+    RESUME,
+    STAY,
+    Piece,
+    decode,
+    labelling_scores,
+    log_partition,
+    role_probabilities,
+)
+
+Chain = tuple[int, ...]
+
+
+def drawn(seed: int, texts: int, count: int, arguments: int, scale: float = 2.0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return scale * torch.randn(texts, count, arguments + len(MOVES), generator=generator, dtype=torch.float64)
+
+
+def move(before: int, after: int, arguments: int) -> list[int] | None:
+    """Moves from a state to the next; None where there is no way. 0 none, r a piece, arguments + r a gap."""
+    piece = 0 < before <= arguments
+    if after == 0:
+        return [] if before == 0 else [LEAVE] if piece else None
+    if after <= arguments:
+        if before == 0:
+            return [ENTER]
+        if piece:
+            return [STAY] if before == after else [LEAVE, ENTER]
+        return [RESUME] if before == arguments + after else None
+    return [PAUSE] if before == after - arguments else [HOLD] if before == after else None
+
+
+def score(potentials: torch.Tensor, chain: Chain, arguments: int) -> float | None:
+    """The definition, word by word; None for a chain that there is not."""
+    total, before = 0.0, 0
+    if chain[-1] > arguments:
+        return None
+    for place, state in enumerate(chain):
+        moves = move(before, state, arguments)
+        if moves is None or (place == 0 and state > arguments):
+            return None
+        total += sum(float(potentials[place, arguments + one]) for one in moves)
+        if 0 < state <= arguments:
+            total += float(potentials[place, state - 1])
+        before = state
+    return total
+
+
+def chains(potentials: torch.Tensor, arguments: int) -> dict[Chain, float]:
+    states = range(1 + 2 * arguments)
+    scored = ((chain, score(potentials, chain, arguments)) for chain in product(states, repeat=len(potentials)))
+    return {chain: value for chain, value in scored if value is not None}
+
+
+def roles(chain: Chain, arguments: int) -> Chain:
+    return tuple(state if state <= arguments else 0 for state in chain)
+
+
+def pieces_of(labelling: Chain, arguments: int) -> list[list[Piece]]:
+    found: list[list[Piece]] = [[] for _ in range(arguments)]
+    for place, role in enumerate(labelling):
+        if role and found[role - 1] and found[role - 1][-1][1] == place:
+            found[role - 1][-1] = (found[role - 1][-1][0], place + 1)
+        elif role:
+            found[role - 1].append((place, place + 1))
+    return found
+
+
+shapes = {"seed": st.integers(0, 2**31), "count": st.integers(1, 5), "arguments": st.integers(1, 2)}
+
+
+@given(**shapes)
+@settings(max_examples=40, deadline=None)
+def test_sums_marginals_and_scores_are_those_of_all_chains(seed: int, count: int, arguments: int) -> None:
+    potentials = drawn(seed, 1, count, arguments)
+    found = chains(potentials[0], arguments)
+    values = torch.tensor(list(found.values()), dtype=torch.float64)
+    partition = log_partition(potentials, torch.tensor([count]), arguments)
+    assert float(partition[0]) == pytest.approx(float(values.logsumexp(0)))
+
+    marginals = torch.zeros(count, 1 + arguments, dtype=torch.float64)
+    by_labelling: dict[Chain, list[float]] = {}
+    for (chain, value), weight in zip(found.items(), values.softmax(0), strict=True):
+        by_labelling.setdefault(roles(chain, arguments), []).append(value)
+        for place, role in enumerate(roles(chain, arguments)):
+            marginals[place, role] += weight
+    torch.testing.assert_close(role_probabilities(potentials[0], arguments), marginals)
+
+    labellings = list(by_labelling)
+    scored = labelling_scores(
+        potentials, [count], arguments, [0] * len(labellings), [pieces_of(one, arguments) for one in labellings]
+    )
+    wanted = [float(torch.tensor(by_labelling[one], dtype=torch.float64).logsumexp(0)) for one in labellings]
+    assert scored.tolist() == pytest.approx(wanted)
+    assert float((scored - partition).exp().sum()) == pytest.approx(1.0)
+
+
+@given(**shapes)
+@settings(max_examples=40, deadline=None)
+def test_decoding_finds_the_best_chain(seed: int, count: int, arguments: int) -> None:
+    potentials = drawn(seed, 1, count, arguments)[0]
+    found = chains(potentials, arguments)
+    best = max(found, key=lambda chain: found[chain])
+    assert tuple(decode(potentials.numpy(), arguments)) == roles(best, arguments)
+
+
+@given(st.integers(0, 2**31), st.integers(1, 4))
+@settings(max_examples=20, deadline=None)
+def test_decoding_for_fewer_arguments_leaves_the_other_roles_out(seed: int, count: int) -> None:
+    potentials = drawn(seed, 1, count, 2)[0].numpy()
+    kept = np.delete(potentials, 1, axis=1)
+    assert decode(potentials, 1).tolist() == decode(kept, 1).tolist()
+
+
+@given(st.integers(0, 2**31), st.lists(st.integers(1, 40), min_size=1, max_size=4))
+@settings(max_examples=20, deadline=None)
+def test_what_is_behind_a_text_does_not_count(seed: int, counts: list[int]) -> None:
+    potentials = drawn(seed, len(counts), max(counts), 2)
+    together = log_partition(potentials, torch.tensor(counts), 2)
+    for row, count in enumerate(counts):
+        alone = log_partition(potentials[row : row + 1, :count], torch.tensor([count]), 2)
+        assert float(alone[0]) == pytest.approx(float(together[row]))
+
+
+def test_the_gradient_of_the_sum_is_the_marginals() -> None:
+    potentials = drawn(0, 1, 37, 2).requires_grad_()
+    (gradient,) = torch.autograd.grad(log_partition(potentials, torch.tensor([37]), 2).sum(), potentials)
+    torch.testing.assert_close(gradient[0, :, :2], role_probabilities(potentials[0], 2)[:, 1:])
+
+
+def test_a_text_without_characters() -> None:
+    assert decode(np.zeros((0, 8)), 2).shape == (0,)
+    assert role_probabilities(torch.zeros(0, 8), 2).shape == (0, 3)
