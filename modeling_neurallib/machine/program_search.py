@@ -6,7 +6,7 @@ without a gradient, at random or one after the other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import combinations, islice
 
 import numpy as np
@@ -28,18 +28,24 @@ from .learning import (
 )
 
 _CHUNK = 4_096
+_IDLE = 1_000
+"""After so many turns without a visit there is nothing left to visit."""
 
 
 class _Visited:
     """A program of the walk's tree.
 
     Attributes:
-        losses: of its alternatives, summed over the examples so far, float32 [rows · Σ widths].
-        first: the first of these examples. count: how many.
+        losses: of its alternatives, summed over examples, float32 [rows · Σ widths].
+        order: their indices, the least loss first, once a child has been asked for; int32.
+        next: where in ``order`` to look for a child that has not been visited.
+        children: indices of those that have been.
     """
 
-    def __init__(self, size: int, first: int):
-        self.losses, self.first, self.count = np.zeros(size, np.float32), first, 0
+    def __init__(self, losses: np.ndarray):
+        self.losses, self.next = losses.astype(np.float32), 0
+        self.order: np.ndarray | None = None
+        self.children: list[int] = []
 
 
 def walk(
@@ -51,24 +57,23 @@ def walk(
     *,
     rows: np.ndarray | None = None,
     most: int = 4,
-    each: int = 4,
     max_steps: int | None = None,
     seed: int = 0,
 ) -> Learned:
     """Looks for a program that is right on all examples along the counterfactual gradient.
 
     The gradient at a program is the loss of each of its alternatives, so programs make a tree, in which a child differs from
-    its parent in one field. Every turn goes down from the program to start at, to the child of rank r by its mean loss with
-    a probability of about 1/r, as far as the first program that has not been visited. There the gradient is taken at one
-    example, and alternatives of no loss are tried on all examples: none that is right is missed, so a second visit only goes
-    on to its children. By rank, since among wrong programs a loss says what is better, but little by how much.
+    its parent in one field. A visit to a program takes the gradient there, at one example (at the first program: at all), and
+    tries the alternatives of no loss on all examples: one that is right is not missed, and no second visit is needed. Every
+    turn goes down from the first program and, with even chances, visits the child of least loss that has not been visited,
+    or goes on from one that has been, the one of rank r by its loss with a probability of about 1/r. By rank, since among
+    wrong programs a loss says what is better, but little by how much.
 
     Args:
         objective: its efficiency must be 0.
         budget: runs that may be spent, about.
         rows, max_steps, seed: as ``learn``.
         most: in how many fields programs differ from the one to start at, at most.
-        each: at how many examples, at most, the gradient at a program is taken; at all, for the first.
 
     Raises:
         LearningError, MachineError: an argument is out of range.
@@ -80,18 +85,17 @@ def walk(
         raise LearningError(
             f"efficiency must be 0, a walk ends at the first right program, found {objective.efficiency}"
         )
-    if most < 1 or each < 1:
-        raise LearningError(f"most and each must be at least 1, found {most} and {each}")
+    if most < 1:
+        raise LearningError(f"most must be at least 1, found {most}")
     trial = Trial(origin, learned, config, examples, max_steps or config.max_steps)
     tree = _Tree(trial, learned, config, examples, objective, budget, np.random.default_rng(seed))
     root = entries(origin, config)
     if not trial.judge(origin):
-        for _ in range(len(examples)):
-            tree.visit(root)
-            if trial.right or trial.runs >= budget:
-                break
-    while most > 1 and not trial.right and trial.runs < budget:
-        tree.descend(root, most - 1, each)
+        tree.visit(root, range(len(examples)))
+    idle, before = 0, trial.runs
+    while most > 1 and not trial.right and trial.runs < budget and idle < _IDLE:
+        tree.descend(root, most - 1)
+        idle, before = idle + 1 if trial.runs == before else 0, trial.runs
     return Learned(SoftProgram.from_instructions(trial.best, config), trial.best, trial.right, [], trial.runs)
 
 
@@ -113,45 +117,56 @@ class _Tree:
         self._addresses, self._widths = np.flatnonzero(rows), widths_of(config, len(rows))
         self._ends, self._visited = np.cumsum(self._widths), dict[bytes, _Visited]()
 
-    def descend(self, code: np.ndarray, depth: int, each: int) -> None:
-        """One turn: to a program not yet visited, or so many fields deep."""
-        for _ in range(depth):
-            code = self._child(code)
-            new = code.tobytes() not in self._visited
-            if new or self._visited[code.tobytes()].count < each:
-                self.visit(code)
-            if new or self._trial.right or self._trial.runs >= self._budget:
-                return
-
-    def visit(self, code: np.ndarray) -> None:
-        """Takes the gradient at a program at one more example."""
-        size = len(self._addresses) * int(self._ends[-1])
-        here = self._visited.setdefault(code.tobytes(), _Visited(size, int(self._random.integers(len(self._examples)))))
-        number = (here.first + here.count) % len(self._examples)
-        losses, runs = losses_of_alternatives(
-            code, self._rows, self._config, self._examples, number, self._objective, self._trial.limit
-        )
-        here.losses += losses
-        here.count += 1
-        self._trial.runs += runs
-        if here.count == 1:
-            none = np.array([self._edit(code, index) for index in np.flatnonzero(losses < 1e-9)])
-            if len(none):
+    def visit(self, code: np.ndarray, chosen: Iterable[int]) -> None:
+        """Takes the gradient at a program at these examples, until a right program is found or the budget spent."""
+        total = np.zeros(len(self._addresses) * int(self._ends[-1]))
+        for turn, number in enumerate(chosen):
+            losses, runs = losses_of_alternatives(
+                code, self._rows, self._config, self._examples, number, self._objective, self._trial.limit
+            )
+            total += losses
+            self._trial.runs += runs
+            none = np.array([self._edit(index) for index in np.flatnonzero(losses < 1e-9)])
+            if not turn and len(none):
                 self._trial.propose(code, none, self._budget - self._trial.runs)
+            if self._trial.right or self._trial.runs >= self._budget:
+                break
+        self._visited[code.tobytes()] = _Visited(total)
 
-    def _child(self, code: np.ndarray) -> np.ndarray:
-        losses = (
-            self._visited[code.tobytes()].losses + self._random.random(len(self._visited[code.tobytes()].losses)) * 1e-4
-        )
-        order = np.argsort(losses)
-        while True:
-            row, column, entry = self._edit(code, order[int(len(order) ** self._random.random()) - 1])
-            if code[row, column] != entry and READS[code[row, 0], column]:
-                child = code.copy()
-                child[row, column] = entry
-                return child
+    def descend(self, code: np.ndarray, depth: int) -> None:
+        """One turn: to a program that has not been visited, at most so many fields away."""
+        for left in range(depth, 0, -1):
+            here = self._visited[code.tobytes()]
+            wide = left == 1 or not here.children or self._random.random() < 0.5
+            if (wide and self._widen(code, here)) or not here.children:
+                return
+            rank = int((len(here.children) + 1) ** self._random.random()) - 1
+            known = np.array(here.children)
+            code = self._changed(code, int(known[np.argpartition(here.losses[known], rank)[rank]]))
 
-    def _edit(self, code: np.ndarray, index: int) -> tuple[int, int, int]:
+    def _widen(self, code: np.ndarray, here: _Visited) -> bool:
+        """Visits the child of least loss that has not been visited; False if there is none."""
+        if here.order is None:
+            here.order = np.argsort(here.losses + self._random.random(len(here.losses)) * 1e-4).astype(np.int32)
+        for index in map(int, here.order[here.next :]):
+            here.next += 1
+            row, column, entry = self._edit(index)
+            if code[row, column] == entry or not READS[code[row, 0], column]:
+                continue
+            here.children.append(index)
+            child = self._changed(code, index)
+            if child.tobytes() not in self._visited:
+                self.visit(child, [int(self._random.integers(len(self._examples)))])
+                return True
+        return False
+
+    def _changed(self, code: np.ndarray, index: int) -> np.ndarray:
+        row, column, entry = self._edit(index)
+        child = code.copy()
+        child[row, column] = entry
+        return child
+
+    def _edit(self, index: int) -> tuple[int, int, int]:
         """Row, column and entry of an alternative."""
         row, at = divmod(int(index), int(self._ends[-1]))
         column = int(np.searchsorted(self._ends, at, side="right"))
