@@ -6,8 +6,9 @@
 **Adaptation.** The compiled function of a task (``parity/functions.py``) learns on inputs of a biased distribution: correctness,
 halting, efficiency and confidence. What it comes to is discretised, put back into its library and run by the exact
 engine, from text to text. A success: fewer steps on 200 new biased inputs, and every answer CPython's. Beside it how many
-of 200 inputs of the general distribution it still answers as CPython does, which says what the bias was used for, and
-the same learning on the general distribution, judged on the same biased inputs, which says what needs no bias.
+of 200 inputs of the general distribution it still answers as CPython does, which says what the bias was used for;
+the same learning on the general distribution, judged on the same biased inputs, which says what needs no bias; and random
+search for programs of fewer steps with the same budget of runs, which says what needs no gradient.
 
 **Repair.** One to four fields of a compiled function are replaced at random, so that it is wrong; it is to be found again
 from 32 examples. A success: right on 200 new ones. *walk* goes from program to program along the counterfactual gradient,
@@ -138,38 +139,50 @@ def answered(library: Any, task: str, inputs: list[list[Any]]) -> tuple[int, flo
 
 
 def adapted(case: Case, control: bool, seed: int, iterations: int) -> dict[str, Any]:
-    """One function, learned on the biased distribution of a case, or on the general one."""
+    """One function, learned on the biased distribution of a case, and by search beside it; or on the general distribution."""
     function = functions.function(case.task)
     code, config = function.instructions, functions.CONFIG
     draw = case.general if control else case.biased
     given = functions.examples(case.task, draw, GIVEN, f"{case.task} {seed}")
-    new = functions.examples(case.task, case.biased, NEW, f"{case.task} {seed} new")
     limit = int(judge(code, config, given).steps.max() * 1.25) + 4
     began = time.process_time()
     found = learn(
         code, config, given, ADAPTATION, rows=function.rows, iterations=iterations, max_steps=limit, seed=seed
     )
-    seconds = time.process_time() - began
-    before, after = (float(judge(program, config, new).steps.mean()) for program in (code, found.instructions))
+    row = {"seed": seed, **judged(case, seed, found), "seconds": time.process_time() - began}
+    if not control:
+        began = time.process_time()
+        found = search(code, config, given, found.runs, rows=function.rows, fewest=True, max_steps=limit, seed=seed)
+        row["search"] = {**judged(case, seed, found), "seconds": time.process_time() - began}
+    return row
+
+
+def judged(case: Case, seed: int, found: Learned) -> dict[str, Any]:
+    """What was learned, on new inputs of the biased distribution: steps of the function, and answers from text to text."""
+    function = functions.function(case.task)
+    new = functions.examples(case.task, case.biased, NEW, f"{case.task} {seed} new")
+    before, after = (
+        float(judge(program, functions.CONFIG, new).steps.mean())
+        for program in (function.instructions, found.instructions)
+    )
     random = Random(f"{case.task} {seed} text")
     biased, general = ([drawn(random) for _ in range(NEW)] for drawn in (case.biased, case.general))
     library, right, answered_general, whole = function.learned(found), 0, 0, None
     if library is not None:
         right, whole = answered(library, case.task, biased)
         answered_general, _ = answered(library, case.task, general)
-    changes = [] if library is None else [f"{each.before} → {each.after}" for each in library.changes()]
+    success = right == NEW and after < before
     return {
-        "seed": seed,
         "before": before,
         "after": after,
         "whole_before": answered(function.library, case.task, biased)[1],
         "whole_after": whole,
         "right": right,
         "general": answered_general,
-        "success": right == NEW and after < before,
-        "changes": changes,
+        "success": success,
+        "saved": 1 - after / before if success else 0.0,
+        "changes": [] if library is None else [f"{each.before} → {each.after}" for each in library.changes()],
         "runs": found.runs,
-        "seconds": seconds,
     }
 
 
@@ -188,9 +201,6 @@ def adaptation(
     for case, futures in zip(chosen, waiting, strict=True):
         runs, controls = ([future.result() for future in each] for each in futures)
         good = [run for run in runs if run["success"]]
-        saved, without = (
-            [1 - run["after"] / run["before"] if run["success"] else 0.0 for run in each] for each in (runs, controls)
-        )
         row = {
             "task": case.task,
             "bias": case.bias,
@@ -200,8 +210,9 @@ def adaptation(
             "before": statistics.mean(run["before"] for run in runs),
             "after": statistics.mean(run["after"] for run in good) if good else None,
             "best": min((run["after"] for run in good), default=None),
-            "saved": statistics.mean(saved),
-            "saved_without_bias": statistics.mean(without),
+            "saved": statistics.mean(run["saved"] for run in runs),
+            "saved_without_bias": statistics.mean(run["saved"] for run in controls),
+            "saved_by_search": statistics.mean(run["search"]["saved"] for run in runs),
             "general": statistics.mean(run["general"] for run in good) / NEW if good else None,
             "runs": runs,
             "control": controls,
@@ -221,7 +232,7 @@ def shown_adaptation(row: dict[str, Any]) -> str:
     general = "–" if row["general"] is None else f"{row['general']:.0%}"
     return (
         f"{row['task']:<17} {row['bias']:<21} {row['instructions']:>3} {row['success']:>5}/{row['of']:<3} {steps} "
-        f"{row['saved']:>6.0%} {row['saved_without_bias']:>8.0%} {general:>8}"
+        f"{row['saved']:>6.0%} {row['saved_without_bias']:>8.0%} {row['saved_by_search']:>7.0%} {general:>8}"
     )
 
 
@@ -339,8 +350,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="two seeds, a tenth of the iterations and of the budget")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
-    seeds, share, methods = 2 if options.quick else options.seeds, 10 if options.quick else 1, tuple(options.methods)
-    figures: dict[str, Any] = {"seeds": seeds, "iterations": options.iterations, "budget": options.budget}
+    share = 10 if options.quick else 1
+    seeds, methods = 2 if options.quick else options.seeds, tuple(options.methods)
+    iterations, budget = options.iterations // share, options.budget // share
+    figures: dict[str, Any] = {"seeds": seeds, "iterations": iterations, "budget": budget}
 
     def show(text: str) -> None:
         if not options.json:
@@ -356,23 +369,23 @@ def main() -> None:
         pool.submit(repaired, "loopy_add", 1, 0, 1_000, methods).result()  # so that what is compiled is found compiled
         if options.only != "repair":
             show(
-                f"adaptation, {options.iterations // share} iterations on {GIVEN:,} examples, {seeds} seeds; steps of the mean "
+                f"adaptation, {iterations} iterations on {GIVEN:,} examples, {seeds} seeds; steps of the mean "
                 "and the best success;\nsaved: of all seeds, a failure saves nothing; right: of general inputs\n"
-                "task              inputs                  P  success  before   after    best  saved  no bias    right"
+                "task              inputs                  P  success  before   after    best  saved  no bias  search    right"
             )
             chosen = [case for case in CASES if case.task in options.tasks]
             adaptation(
-                chosen, seeds, options.iterations // share, pool,
+                chosen, seeds, iterations, pool,
                 lambda table: keep("adaptation", table, shown_adaptation(table[-1])),
             )  # fmt: skip
         if options.only != "adaptation":
             show(
-                f"repair of {', '.join(options.tasks)}, {max(1, seeds // 2)} seeds each, {options.budget // share:,} runs;\n"
+                f"repair of {', '.join(options.tasks)}, {max(1, seeds // 2)} seeds each, {budget:,} runs;\n"
                 "right on new inputs, right on the examples, median runs and mean seconds of CPU of all\n"
                 "fields corrupted  method               success   fits         runs  seconds"
             )
             repair(
-                list(options.tasks), max(1, seeds // 2), options.budget // share, methods, pool,
+                list(options.tasks), max(1, seeds // 2), budget, methods, pool,
                 lambda table: keep(
                     "repair", table, shown_repair([row for row in table if row["count"] == table[-1]["count"]], methods)
                 ),

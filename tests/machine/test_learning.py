@@ -218,6 +218,14 @@ def test_repair_by_gradient_and_by_search() -> None:
     assert search(broken(), SMALL, examples, 5, rows=ROWS, exhaustive=True).runs == 5
 
 
+def test_a_search_for_fewer_steps() -> None:
+    found = search(COUNTED, SMALL, counted(), 100_000, rows=ROWS, fewest=True, max_steps=30, seed=0)
+    before, after = (judge(program, SMALL, counted(100, seed=1)) for program in (COUNTED, found.instructions))
+    assert found.right and found.runs <= 101_000 and after.right.all() and after.steps.mean() < before.steps.mean()
+    with pytest.raises(LearningError, match="leave out fewest, or repair it first"):
+        search(broken(), SMALL, counted(), 100, rows=ROWS, fewest=True)
+
+
 def test_repair_by_a_walk() -> None:
     examples, new = counted(least=0), counted(100, seed=1, least=0)
     found = walk(broken(), SMALL, examples, Objective(), 50_000, rows=ROWS, seed=0)
