@@ -47,11 +47,12 @@ class FeatureCache:
 
     Args:
         model: the backbone. directory: parent of the folder, which is named by a hash of the backbone's weights.
+        bf16: compute in bfloat16: several times faster on processors that multiply it.
     """
 
-    def __init__(self, model: NeuralLibForCausalLM, directory: Path):
-        self.model = model
-        self.directory = directory / backbone_hash(model)
+    def __init__(self, model: NeuralLibForCausalLM, directory: Path, bf16: bool = False):
+        self.model, self.bf16 = model, bf16
+        self.directory = directory / (backbone_hash(model) + ("-bf16" if bf16 else ""))
         self.directory.mkdir(parents=True, exist_ok=True)
         self._places: dict[str, tuple[np.ndarray, np.ndarray, tuple[int, int, int, int]]] = {}
         for index in sorted(self.directory.glob("*/index.json")):
@@ -111,7 +112,8 @@ class FeatureCache:
         base = np.zeros(total, dtype=np.float32)
         spans: dict[str, tuple[int, int, int, int]] = {}
         at = 0
-        with torch.no_grad():
+        autocast = torch.autocast(model.device.type, torch.bfloat16, enabled=self.bf16)
+        with torch.no_grad(), autocast:
             for beginning, group in groups.items():
                 length = shared[beginning]
                 cache = DynamicCache(config=model.config)

@@ -52,6 +52,7 @@ class Recipe:
         stretch: the most that a number or a separator is counted as in attention while training (each row draws from 1 to
             this), which stands for longer lists than any that is trained on. tempering: see :class:`NeuralLibTrainingArguments`.
         heads: fields of ``NeuralLibConfig`` that shape the heads.
+        start_from: a folder of trained heads (``heads`` of another run) to go on from, with what LoRA added to their backbone.
         seed, epochs, batch_size, learning_rate, weight_decay, warmup: of the optimisation.
         library: "standard", or a folder or Hub id of another.
         held_out_programs: programs that are not learned: generated conversations never ask for them, and they cannot be called,
@@ -77,6 +78,7 @@ class Recipe:
     stretch: float = 10.0
     tempering: float = 0.0
     heads: dict[str, Any] = field(default_factory=dict)
+    start_from: str | None = None
     seed: int = 0
     epochs: float = 6.0
     batch_size: int = 32
@@ -126,7 +128,7 @@ class Recipe:
             default = getattr(cls(), key)
             accepts: tuple[type, ...] = (int, float) if isinstance(default, float) else (type(default),)
             accepts = (str, float, int) if key == "supervision" else accepts
-            accepts = {"data": (str,), "validation_data": (str,), "peft": (dict,)}.get(key, accepts)
+            accepts = {"data": (str,), "validation_data": (str,), "start_from": (str,), "peft": (dict,)}.get(key, accepts)
             if value is None and default is None:
                 continue
             if not isinstance(value, accepts) or (isinstance(value, bool) and bool not in accepts):

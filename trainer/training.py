@@ -42,7 +42,7 @@ from .publishing import describe, upload
 from .publishing import prepare as prepared_publication
 from .recipe import STANDARD, Recipe, RecipeError
 from .record import source_of, training_record, write_record
-from .shipping import load_base, save_heads, save_low_rank
+from .shipping import LOW_RANK, load_base, load_heads, save_heads, save_low_rank
 
 FROZEN = ("heads", "library_keys")
 """What can be trained with the backbone as it is."""
@@ -224,7 +224,7 @@ class NeuralLibTrainer(Trainer):
         # The first process computes what is missing, and the others find it on disk.
         with said_clearly("features of the backbone", self._features), self._args.main_process_first():
             self.language_model.to(self._args.device)  # type: ignore[arg-type]  # the stub of transformers
-            cache = FeatureCache(self.language_model, self._features)
+            cache = FeatureCache(self.language_model, self._features, self._args.bf16)
             with tqdm(total=len(lessons), desc=f"{name}: features of the backbone") as bar:
                 cache.fill([lesson.conversation for lesson in lessons], progress=bar.update)
         return Lessons(lessons, cache, self.language_model.computer)
@@ -435,9 +435,12 @@ class NeuralLibTrainer(Trainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         shutil.rmtree(Path(str(self.args.output_dir)) / STAGE, ignore_errors=True)
+        # The gradients of very unlikely labellings are denormal numbers, which make a CPU ten times slower.
+        torch.set_flush_denormal(True)
         try:
             return super().train(*args, **kwargs)
         finally:
+            torch.set_flush_denormal(False)
             for computer in self.language_model._computers():
                 computer.drawn = None
 
@@ -775,6 +778,9 @@ def train(recipe_path: str | Path, overrides: Iterable[str] = (), resume: bool =
 
 def _model_of(recipe: Recipe) -> tuple[NeuralLibForCausalLM, Any]:
     """The model that a recipe trains, and its tokenizer."""
+    if recipe.start_from is not None:
+        base, tokenizer = load_base(recipe.base)
+        return load_heads(base, tokenizer, Path(recipe.start_from)), tokenizer
     library = standard_library() if recipe.library == STANDARD else NeuralLibrary.from_pretrained(recipe.library)
     if Path(recipe.base).is_dir() and PreTrainedConfig.get_config_dict(recipe.base)[0].get("model_type") == "neurallib":
         model = NeuralLibForCausalLM.from_pretrained(recipe.base)
@@ -832,6 +838,8 @@ def _train_heads(
     if trainer.is_world_process_zero():
         save_heads(model, output / "heads", report)
         write_record(output / "heads", training_record(trainer))
+        if recipe.start_from is not None and (Path(recipe.start_from) / LOW_RANK).is_file():
+            shutil.copy(Path(recipe.start_from) / LOW_RANK, output / "heads" / LOW_RANK)
     return report
 
 
