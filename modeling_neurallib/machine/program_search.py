@@ -126,7 +126,7 @@ class _Tree:
             )
             total += losses
             self._trial.runs += runs
-            none = np.array([self._edit(index) for index in np.flatnonzero(losses < 1e-9)])
+            none = np.array([self._edit(index) for index in np.flatnonzero(losses < 1e-9).tolist()])
             if not turn and len(none):
                 self._trial.propose(code, none, self._budget - self._trial.runs)
             if self._trial.right or self._trial.runs >= self._budget:
@@ -168,7 +168,7 @@ class _Tree:
 
     def _edit(self, index: int) -> tuple[int, int, int]:
         """Row, column and entry of an alternative."""
-        row, at = divmod(int(index), int(self._ends[-1]))
+        row, at = divmod(index, int(self._ends[-1]))
         column = int(np.searchsorted(self._ends, at, side="right"))
         return int(self._addresses[row]), column, at - int(self._ends[column] - self._widths[column])
 
@@ -231,7 +231,9 @@ def _searched(
             example = int(random.integers(len(trial.steps)))
             left = budget - trial.runs
             tried = trial.all_right(code, edits, left, example, int(trial.steps[example]) - 1)
-            found = (k for k in tried if list(trial.all_right(code, edits[k : k + 1], budget - trial.runs)))
+            found: Iterator[int] = (
+                k for k in tried if list(trial.all_right(code, edits[k : k + 1], budget - trial.runs))
+            )
         else:
             found = trial.all_right(code, edits, budget - trial.runs)
         for k in found:
