@@ -134,6 +134,10 @@ class NeuralLibTrainingArguments(TrainingArguments):
         default=True,
         metadata={"help": "Compute the states of a frozen backbone once and keep them on disk (finite data sets)."},
     )
+    bf16_features: bool = field(
+        default=False,
+        metadata={"help": "Compute those states in bfloat16: several times faster on processors that multiply it."},
+    )
     on_bad_row: str = field(
         default="refuse", metadata={"help": "Rows that cannot be read: 'refuse' the data set, or 'skip' them."}
     )

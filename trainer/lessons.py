@@ -448,6 +448,6 @@ def prepare(
     """:func:`lessons_of` with their features, which are remembered in ``directory`` too."""
     lessons, left_out = lessons_of(model, tokenizer, recipe, split, count, directory)
     with tqdm(total=len(lessons), desc=f"{split}: features of the backbone") as bar:
-        cache = FeatureCache(model, directory / "features", bool(recipe.arguments.get("bf16")))
+        cache = FeatureCache(model, directory / "features", bool(recipe.arguments.get("bf16_features")))
         cache.fill([lesson.conversation for lesson in lessons], progress=bar.update)
     return Lessons(lessons, cache, model.computer), left_out

@@ -224,7 +224,7 @@ class NeuralLibTrainer(Trainer):
         # The first process computes what is missing, and the others find it on disk.
         with said_clearly("features of the backbone", self._features), self._args.main_process_first():
             self.language_model.to(self._args.device)  # type: ignore[arg-type]  # the stub of transformers
-            cache = FeatureCache(self.language_model, self._features, self._args.bf16)
+            cache = FeatureCache(self.language_model, self._features, self.ours.bf16_features)
             with tqdm(total=len(lessons), desc=f"{name}: features of the backbone") as bar:
                 cache.fill([lesson.conversation for lesson in lessons], progress=bar.update)
         return Lessons(lessons, cache, self.language_model.computer)
