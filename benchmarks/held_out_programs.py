@@ -41,10 +41,12 @@ from neurallib.trainer.arguments import NeuralLibTrainingArguments
 from neurallib.trainer.dialogues import Dialogue
 from neurallib.trainer.features import Conversation, FeatureCache
 from neurallib.trainer.lessons import Lesson, Lessons, LessonWriter, collate, explained
+from neurallib.trainer.outcomes import calls_of_lessons
 from neurallib.trainer.recipe import Recipe
+from neurallib.trainer.runs import NOT_FOR_REQUESTS, train
 from neurallib.trainer.shipping import load_base, load_heads
 from neurallib.trainer.tasks import PARAMETERS, Example, RequestGenerator
-from neurallib.trainer.training import NOT_FOR_REQUESTS, NeuralLibTrainer, calls_of_lessons, train
+from neurallib.trainer.training import NeuralLibTrainer
 
 HELD_OUT = {
     # Four have a twin among the known ones, which a careless selector would call in their place; two have none.

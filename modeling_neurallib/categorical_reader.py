@@ -292,7 +292,7 @@ class CategoricalCall:
         zeros = words.new_zeros(len(words), config.memory + config.registers, config.values)
         zeros[..., 0] = 1
         memory, registers = zeros.split([config.memory, config.registers], dim=1)
-        at = torch.tensor(self.arguments[: words.shape[1]])
+        at = torch.tensor(self.arguments[: words.shape[1]], device=words.device)
         return memory.index_copy(1, at, words), registers
 
     def _program(self, like: Tensor, immediates: Tensor | None) -> SoftProgram:
@@ -301,7 +301,7 @@ class CategoricalCall:
             return program
         wide = program.immediate
         rows = pad(immediates, (0, wide.shape[1] - immediates.shape[1]))
-        return replace(program, immediate=wide.index_copy(0, torch.tensor(self.immediates), rows))
+        return replace(program, immediate=wide.index_copy(0, torch.tensor(self.immediates, device=wide.device), rows))
 
     def _straight_through(
         self,
@@ -349,7 +349,7 @@ def _names(rows: Tensor) -> Tensor:
 def _seen_before(drawn: Tensor) -> Tensor:
     """Which of the samples [S, B, W] are a twin of an earlier one: bool [S, B]."""
     names = _names(drawn.flatten(0, -2)).reshape(drawn.shape[:-1])  # [S, B]
-    first = torch.full((len(names.T), int(names.max()) + 1), len(drawn))
-    order = torch.arange(len(drawn))[:, None].expand_as(names).T
+    first = torch.full((len(names.T), int(names.max()) + 1), len(drawn), device=drawn.device)
+    order = torch.arange(len(drawn), device=drawn.device)[:, None].expand_as(names).T
     first = first.scatter_reduce(1, names.T, order, "amin")
     return (first.gather(1, names.T) < order).T

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from .call import Call, CallLayer
-from .labelling import role_probabilities
+from .labelling import MOVES, role_probabilities
 from .library import NeuralLibrary, Origin
 from .loaded_libraries import records
 from .machine.operations import Fault, signed
@@ -308,8 +308,9 @@ def _explained_call(
     order = [int(each) for each in np.argsort(-choices[1:], kind="stable") if allowed[each]]
     named = order[:CHOICES]
     roles = ["none", *(parameter.name for parameter in program.parameters)]
-    potentials = torch.from_numpy(reading.potentials)
-    weights = role_probabilities(potentials, computer.reader.max_arguments).numpy()[:, : len(roles)]
+    arity = len(program.parameters)
+    potentials = np.concatenate([reading.potentials[:, :arity], reading.potentials[:, -len(MOVES) :]], axis=1)
+    weights = role_probabilities(torch.from_numpy(potentials), arity).numpy()
     return ExplainedCall(
         position=call.start,
         program=call.program,

@@ -69,6 +69,8 @@ def log_partition(potentials: Tensor, counts: Tensor, arguments: int) -> Tensor:
         [P]
     """
     states = 1 + 2 * arguments
+    if not potentials.shape[1]:
+        return potentials.new_zeros(len(potentials))
     inside = torch.arange(1, potentials.shape[1], device=potentials.device)[None] < counts[:, None]
     one = torch.full((states, states), FORBIDDEN, device=potentials.device, dtype=potentials.dtype).fill_diagonal_(0.0)
     chain = torch.where(inside[..., None, None], _transitions(potentials[:, 1:], arguments), one)
@@ -120,7 +122,8 @@ def labelling_scores(
         potentials: [P, C, A + 6]. counts: characters of each text. texts: which of the P texts each labelling is of.
         labellings: for each of its arguments the pieces, which do not overlap.
     """
-    sums = torch.nn.functional.pad(potentials.cumsum(1), (0, 0, 1, 0))
+    # In double precision: what is wanted of sums over a whole text are their differences.
+    sums = torch.nn.functional.pad(potentials.double().cumsum(1), (0, 0, 1, 0))
     # Rows of (labelling, text, …): characters of a piece; single moves; what may be a gap.
     pieces: list[tuple[int, int, int, int, int]] = []
     moves: list[tuple[int, int, int, int]] = []
@@ -145,12 +148,12 @@ def labelling_scores(
     owner, of, first, last, role = _columns(pieces, 5, potentials)
     inside = sums[of, last, role] - sums[of, first, role]
     inside = inside + sums[of, last, arguments + STAY] - sums[of, first + 1, arguments + STAY]
-    total = total.index_add(0, owner, inside)
+    total = total.index_add(0, owner, inside.to(total))
     owner, of, at, move = _columns(moves, 4, potentials)
     total = total.index_add(0, owner, potentials[of, at, arguments + move])
     owner, of, first, last = _columns(gaps, 4, potentials)
     none = potentials[of, first, arguments + LEAVE] + potentials[of, last, arguments + ENTER]
-    held = sums[of, last, arguments + HOLD] - sums[of, first + 1, arguments + HOLD]
+    held = (sums[of, last, arguments + HOLD] - sums[of, first + 1, arguments + HOLD]).to(total)
     gap = potentials[of, first, arguments + PAUSE] + held + potentials[of, last, arguments + RESUME]
     return total.index_add(0, owner, torch.logaddexp(none, gap))
 

@@ -224,7 +224,9 @@ class Computer(nn.Module):
     def keys(self) -> Tensor:
         """[programs, key_width]"""
         drawn = self.drawn if self.training else None
-        return self.selector.keys(self.descriptions if drawn is None else drawn, self.offsets)
+        if drawn is None:
+            return self.selector.keys(self.descriptions, self.offsets)
+        return self.selector.keys(drawn, self.offsets.detach())  # the descriptions alone are to make the keys
 
     def may_be_called(self) -> list[bool]:
         """Of each program: of an active library, on the allow-list, not disabled, and of no more arguments than roles."""

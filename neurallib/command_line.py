@@ -682,8 +682,8 @@ def train(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Train selector and reader by a recipe; a run that was interrupted goes on where it was."""
-    from .trainer.training import train as follow
+    """Train by a recipe; a run that was interrupted goes on where it was."""
+    from .trainer.runs import train as follow
 
     _quiet()
     try:

@@ -310,7 +310,8 @@ def sampled_replies(
 ) -> list[list[int]]:
     """Replies that the backbone writes by itself at temperature 0.7, in left-padded batches; remembered in ``directory``."""
     model, recipe = writer.model, writer.recipe
-    told = json.dumps([recipe.base, recipe.seed, recipe.reply_tokens, prompts])
+    asked = [recipe.base, recipe.seed, recipe.reply_tokens, prompts]
+    told = json.dumps(asked if recipe.start_from is None else [recipe.start_from, *asked])
     remembered = directory / f"replies-{hashlib.sha256(told.encode()).hexdigest()[:16]}.json"
     if remembered.exists():
         stored: list[list[int]] = json.loads(remembered.read_text())
@@ -319,21 +320,23 @@ def sampled_replies(
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     replies: list[list[int]] = [[] for _ in prompts]
     kept, model.config.disabled_programs = model.config.disabled_programs, model.computer.programs
-    torch.manual_seed(recipe.seed)
-    with tqdm(total=len(order), desc="replies of the backbone", leave=False) as bar:
-        for start in range(0, len(order), batch):
-            chosen = order[start : start + batch]
-            longest = max(len(prompts[i]) for i in chosen)
-            tokens = torch.tensor([[pad] * (longest - len(prompts[i])) + prompts[i] for i in chosen])
-            mask = torch.tensor([[0] * (longest - len(prompts[i])) + [1] * len(prompts[i]) for i in chosen])
-            written = model.generate(
-                tokens.to(model.device), attention_mask=mask.to(model.device), max_new_tokens=recipe.reply_tokens,
-                do_sample=True, temperature=0.7, pad_token_id=pad,
-            )  # fmt: skip
-            for i, reply in zip(chosen, written[:, longest:].tolist(), strict=True):
-                replies[i] = reply[: reply.index(pad) + 1] if pad in reply else reply
-            bar.update(len(chosen))
-    model.config.disabled_programs = kept
+    try:
+        torch.manual_seed(recipe.seed)
+        with tqdm(total=len(order), desc="replies of the backbone", leave=False) as bar:
+            for start in range(0, len(order), batch):
+                chosen = order[start : start + batch]
+                longest = max(len(prompts[i]) for i in chosen)
+                tokens = torch.tensor([[pad] * (longest - len(prompts[i])) + prompts[i] for i in chosen])
+                mask = torch.tensor([[0] * (longest - len(prompts[i])) + [1] * len(prompts[i]) for i in chosen])
+                written = model.generate(
+                    tokens.to(model.device), attention_mask=mask.to(model.device), max_new_tokens=recipe.reply_tokens,
+                    do_sample=True, temperature=0.7, pad_token_id=pad,
+                )  # fmt: skip
+                for i, reply in zip(chosen, written[:, longest:].tolist(), strict=True):
+                    replies[i] = reply[: reply.index(pad) + 1] if pad in reply else reply
+                bar.update(len(chosen))
+    finally:
+        model.config.disabled_programs = kept
     _written_whole(remembered, json.dumps(replies))
     return replies
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from ..modeling_neurallib.call import Call
+import torch
+
+from ..modeling_neurallib.call import Call, CallLayer
 from ..modeling_neurallib.characters import CharacterTable
 from ..modeling_neurallib.objective import Explanation, pieces_text
 from ..modeling_neurallib.writer import LEADS
 from .features import Conversation
+from .lessons import Lessons, collate
 
 
 @dataclass(frozen=True)
@@ -19,13 +23,13 @@ class Expected:
 
     Attributes:
         prompt: tokens before the reply; what is called in earlier turns is not judged. start: tokens before the place, as
-            :class:`Call` counts them. answer: the result wanted.
+            :class:`Call` counts them. answers: the results that explain the reply there (a part of it may be a result, too).
         calls: (program, arguments) of every call that explains it; none where nothing should be called.
     """
 
     prompt: int
     start: int
-    answer: str
+    answers: frozenset[str]
     calls: frozenset[tuple[str, tuple[str, ...]]]
 
 
@@ -35,15 +39,15 @@ def expected(
     """What should be called first in the reply of a conversation."""
     tokens, prompt = conversation.tokens, conversation.prompt
     if not explanations:
-        return Expected(prompt, len(tokens), "", frozenset())
+        return Expected(prompt, len(tokens), frozenset(), frozenset())
     start = min(one.start for one in explanations)
     first = [one for one in explanations if one.start == start]
     text = table.characters(tokens).text()
-    written = table.characters(tokens[start + 1 : start + 1 + first[0].length]).text()
+    written = ((one, table.characters(tokens[start + 1 : start + 1 + one.length]).text()) for one in first)
     return Expected(
         prompt,
         start + 1,
-        written.removeprefix(LEADS[first[0].lead]),
+        frozenset(result.removeprefix(LEADS[one.lead]) for one, result in written),
         frozenset((programs[one.program], tuple(pieces_text(text, pieces) for pieces in one.pieces)) for one in first),
     )
 
@@ -62,7 +66,7 @@ def outcome(wanted: Expected, calls: Sequence[Call]) -> tuple[str, Call | None]:
     call = next((call for call in calls if call.start == wanted.start), None)
     if call is None:
         return "selector", None
-    if call.result == wanted.answer:
+    if call.result in wanted.answers:
         return "exact", call
     if call.program not in {program for program, _ in wanted.calls}:
         return "selector", call
@@ -90,3 +94,74 @@ def summary(outcomes: Sequence[tuple[str, Call | None]]) -> dict[str, float]:
     if calls:
         found["steps_per_call"] = sum(call.steps for call in calls) / len(calls)
     return found
+
+
+@torch.no_grad()
+def calls_of_lessons(lessons: Lessons, numbers: Sequence[int], ends: Sequence[int]) -> list[tuple[Call, ...]]:
+    """The calls that the heads decide in each lesson, given its first ``ends`` tokens."""
+    computer = lessons.computer
+    chosen = [lessons.lessons[number] for number in numbers]
+    width = max(ends)
+    features = collate([lessons[number] for number in numbers])["batch"].features[:, :width]
+    tokens = torch.zeros(len(chosen), width, dtype=torch.long)
+    mask = torch.zeros(len(chosen), width, dtype=torch.bool)
+    for row, (lesson, end) in enumerate(zip(chosen, ends, strict=True)):
+        tokens[row, :end] = torch.tensor(lesson.conversation.tokens[:end])
+        mask[row, :end] = True
+    layer, device = CallLayer(), computer.offsets.device
+    computer.advance(layer, tokens.to(device), mask.to(device), features.to(device))
+    return [tuple(row.calls) for row in layer.rows]
+
+
+@torch.no_grad()
+def decided(lessons: Lessons, batch_size: int = 32) -> dict[str, Any]:
+    """What the heads make of lessons, given each prompt and the part of the reply before its first call.
+
+    Returns:
+        exact: share of requests whose call, whichever it is, has the right result; selected: share with a call of the program
+        that the generator had in mind; read: of those, the share whose copied texts are the truth's, up to spaces and commas;
+        quiet: share of general conversations without a call; programs: ``exact`` of each program; confused: pairs
+        "wanted→called" with wrong results, most frequent first.
+    """
+    counts: dict[str, int] = defaultdict(int)
+    programs: dict[str, list[bool]] = defaultdict(list)
+    confused: dict[str, int] = defaultdict(int)
+    for begin in range(0, len(lessons), batch_size):
+        numbers = range(begin, min(begin + batch_size, len(lessons)))
+        chosen = [lessons.lessons[i] for i in numbers]
+        ends = [
+            min(one.start for one in lesson.explanations) + 1
+            if lesson.explanations
+            else len(lesson.conversation.tokens)
+            for lesson in chosen
+        ]
+        for lesson, calls, end in zip(chosen, calls_of_lessons(lessons, numbers, ends), ends, strict=True):
+            if not lesson.dialogue.steps:
+                counts["general"] += 1
+                counts["quiet"] += not any(call.start >= lesson.conversation.prompt for call in calls)
+                continue
+            truth = lesson.dialogue.steps[0]
+            call = next((call for call in calls if call.start == end), None)
+            selected = call is not None and call.program.rsplit(".", 1)[-1] == truth.program
+            read = selected and call is not None and [*map(_folded, call.arguments)] == [*map(_folded, truth.arguments)]
+            exact = call is not None and call.result == truth.answer
+            counts["requests"] += 1
+            counts["selected"] += selected
+            counts["read"] += read
+            counts["exact"] += exact
+            programs[truth.program].append(exact)
+            if not exact:
+                confused[f"{truth.program}→{'nothing' if call is None else call.program}"] += 1
+    requests, general = max(counts["requests"], 1), max(counts["general"], 1)
+    return {
+        "exact": counts["exact"] / requests,
+        "selected": counts["selected"] / requests,
+        "read": counts["read"] / max(counts["selected"], 1),
+        "quiet": counts["quiet"] / general,
+        "programs": {name: sum(hits) / len(hits) for name, hits in sorted(programs.items())},
+        "confused": dict(sorted(confused.items(), key=lambda pair: -pair[1])[:20]),
+    }
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.replace(",", " ").split())

@@ -112,6 +112,15 @@ def save_heads(model: NeuralLibForCausalLM, directory: Path, report: dict[str, A
     os.replace(directory / "heads_config.json.part", directory / "heads_config.json")
 
 
+def is_plain_lora(adapted: Any) -> bool:
+    """Whether what the adapter adds is B·A and nothing else, so that :func:`save_low_rank` can save it."""
+    (config,) = adapted.peft_config.values() if len(adapted.peft_config) == 1 else (None,)
+    plain = str(getattr(config, "peft_type", "")).endswith("LORA") and not getattr(config, "use_dora", False)
+    rewrites_the_base = isinstance(getattr(config, "init_lora_weights", True), str)
+    of_linear_layers = all(module.lora_A for module in adapted.modules() if hasattr(module, "lora_A"))
+    return plain and not rewrites_the_base and getattr(config, "bias", "none") == "none" and of_linear_layers
+
+
 def save_low_rank(adapted: Any, directory: Path) -> None:
     """What LoRA adds to a backbone, as ``low_rank.safetensors``: float16 ``<module>.A`` [r, in], ``<module>.B`` [out, r], scaled.
 
@@ -120,10 +129,10 @@ def save_low_rank(adapted: Any, directory: Path) -> None:
     Raises:
         NeuralLibError: the adapter is of another kind.
     """
-    config = next(iter(adapted.peft_config.values()))
-    if str(getattr(config.peft_type, "value", config.peft_type)) != "LORA" or getattr(config, "use_dora", False):
+    if not is_plain_lora(adapted):
+        kinds = ", ".join(type(config).__name__ for config in adapted.peft_config.values())
         raise NeuralLibError(
-            f"an adapter of {type(config).__name__} is not B·A alone and cannot be shipped as low-rank weights: train plain LoRA"
+            f"the adapter ({kinds}) is not B·A of linear layers alone and cannot be shipped as low-rank weights: train plain LoRA"
         )
     tensors = {}
     for name, module in adapted.get_base_model().named_modules():

@@ -1,14 +1,10 @@
-"""Training: the Trainer of models that call programs, on remembered features or through the whole model, and recipes."""
+"""Training: the Trainer of models that call programs, on remembered features or through the whole model."""
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import json
-import os
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -19,30 +15,28 @@ from huggingface_hub import HfApi
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
-from transformers import AutoTokenizer, PreTrainedConfig, Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, rotate_checkpoints
 
-from ..modeling_neurallib.call import Call, CallLayer
+from ..modeling_neurallib.call import Call
 from ..modeling_neurallib.dense_objective import DenseObjective
-from ..modeling_neurallib.library import NeuralLibrary, hub_reason
+from ..modeling_neurallib.library import hub_reason
 from ..modeling_neurallib.modeling_neurallib import Computer, MachineConfig, NeuralLibForCausalLM
 from ..modeling_neurallib.objective import CallBatch, MarginalObjective
-from ..modeling_neurallib.programs import standard_library
-from ..modeling_neurallib.sharing import CARD, UNTRAINED_BIAS, PublishError
+from ..modeling_neurallib.sharing import CARD, PublishError
 from .adapters import adapted, is_adapted, language_model_of
-from .arguments import NeuralLibTrainingArguments, TrainingArgumentsError, one_of
-from .checkpoints import STAGE, last_checkpoint, put_in_place, said_clearly
+from .arguments import NeuralLibTrainingArguments, TrainingArgumentsError
+from .callbacks import DescriptionsFollowTheBackbone, KeysFollowTheBackbone, OtherKeysStay
+from .checkpoints import STAGE, put_in_place, said_clearly
 from .collator import DataCollatorForCalls
 from .descriptions import Descriptions
 from .features import FeatureCache
-from .lessons import Lesson, Lessons, SimilarLengths, collate, lessons_of, prepare
-from .outcomes import Expected, expected, outcome, summary
+from .lessons import Lesson, Lessons, SimilarLengths, collate
+from .outcomes import Expected, calls_of_lessons, expected, outcome, summary
 from .own_data import DataReport, RowReader, StreamedLessons, is_tokenized, load_rows, read_rows
 from .publishing import describe, upload
 from .publishing import prepare as prepared_publication
-from .recipe import STANDARD, Recipe, RecipeError
 from .record import source_of, training_record, write_record
-from .shipping import LOW_RANK, load_base, load_heads, save_heads, save_low_rank
 
 FROZEN = ("heads", "library_keys")
 """What can be trained with the backbone as it is."""
@@ -112,6 +106,10 @@ class NeuralLibTrainer(Trainer):
         model = NeuralLibForCausalLM.from_pretrained(model) if isinstance(model, str) else model
         self.language_model = language_model_of(model)
         self.trained = _what_is_trained(self.ours.train, is_adapted(model), peft_config)
+        if self.ours.backbone_learning_rate is not None and self.trained in FROZEN:
+            raise TrainingArgumentsError(
+                f"backbone_learning_rate is given, but train={self.trained!r} leaves the backbone as it is: leave it out"
+            )
         if self.ours.retention and not self.trained.endswith("lora"):
             raise TrainingArgumentsError(
                 f"retention compares an adapted backbone with its base, and train={self.trained!r} has no adapter: pass "
@@ -165,11 +163,11 @@ class NeuralLibTrainer(Trainer):
             for computer in self.language_model._computers():
                 computer.offsets.requires_grad_(False)
         if not self.cached and self.trained in ("all", "heads+lora") and self._tokenizer is not None:
-            self.add_callback(_KeysFollowTheBackbone(self.language_model, self._tokenizer, self.ours.redescribe_steps))
+            self.add_callback(KeysFollowTheBackbone(self.language_model, self._tokenizer, self.ours.redescribe_steps))
             if self._descriptions is not None:
-                self.add_callback(_DescriptionsFollowTheBackbone(self._descriptions, self.ours.redescribe_steps))
+                self.add_callback(DescriptionsFollowTheBackbone(self._descriptions, self.ours.redescribe_steps))
         if self.ours.tuned_programs is not None:
-            self.add_callback(_OtherKeysStay(self.language_model.computer, self.ours.tuned_programs))
+            self.add_callback(OtherKeysStay(self.language_model.computer, self.ours.tuned_programs))
 
     # Data
 
@@ -282,7 +280,8 @@ class NeuralLibTrainer(Trainer):
 
     def _departure(self, model: nn.Module, inputs: dict[str, Any], logits: Tensor) -> Tensor:
         """KL(base ‖ adapted) of the next token, in nats: a mean over ``RETAINED`` positions of a batch, drawn at random."""
-        tokens, mask = inputs["input_ids"], inputs["attention_mask"]
+        tokens, mask = inputs["input_ids"], inputs.get("attention_mask")
+        mask = torch.ones_like(tokens) if mask is None else mask
         rows, columns = mask.nonzero(as_tuple=True)
         chosen = torch.randperm(len(rows), device=rows.device)[:RETAINED]
         rows, columns = rows[chosen], columns[chosen]
@@ -585,54 +584,6 @@ NO_CHECKPOINTS_ON_THE_HUB = (
 )
 
 
-class _KeysFollowTheBackbone(TrainerCallback):
-    """A backbone that learns describes the programs anew, so that libraries loaded later get keys of the same kind."""
-
-    def __init__(self, model: NeuralLibForCausalLM, tokenizer: Any, steps: int):
-        self.model, self.tokenizer, self.steps = model, tokenizer, steps
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step % self.steps == 0:
-            self.model.redescribe(self.tokenizer)
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.model.redescribe(self.tokenizer)
-
-
-class _DescriptionsFollowTheBackbone(TrainerCallback):
-    """Those of which training draws, likewise."""
-
-    def __init__(self, descriptions: Descriptions, steps: int):
-        self.descriptions, self.steps = descriptions, steps
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step % self.steps == 0:
-            self.descriptions.renew()
-
-
-class _OtherKeysStay(TrainerCallback):
-    """The keys of all programs but some are after each step what they were before it.
-
-    Raises:
-        TrainingArgumentsError: the model has no such program.
-    """
-
-    def __init__(self, computer: Computer, programs: Sequence[str]):
-        for name in programs:
-            one_of("tuned_programs", name, computer.programs)
-        self.computer = computer
-        self.stay = torch.tensor([name not in programs for name in computer.programs])
-        self.kept = computer.offsets.detach().clone()
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.kept = self.computer.offsets.detach().clone()
-        self.stay = self.stay.to(self.kept.device)
-
-    @torch.no_grad()
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.computer.offsets[self.stay] = self.kept[self.stay]
-
-
 class _Listed(Dataset):  # type: ignore[type-arg]
     """Lessons that go through the whole model."""
 
@@ -679,208 +630,3 @@ def _freeze(model: NeuralLibForCausalLM, trained: str) -> None:
     computer = model.computer
     for parameter in [computer.offsets] if trained == "library_keys" else computer.parameters():
         parameter.requires_grad_(True)
-
-
-@torch.no_grad()
-def calls_of_lessons(lessons: Lessons, numbers: Sequence[int], ends: Sequence[int]) -> list[tuple[Call, ...]]:
-    """The calls that the heads decide in each lesson, given its first ``ends`` tokens."""
-    computer = lessons.computer
-    chosen = [lessons.lessons[number] for number in numbers]
-    width = max(ends)
-    features = collate([lessons[number] for number in numbers])["batch"].features[:, :width]
-    tokens = torch.zeros(len(chosen), width, dtype=torch.long)
-    mask = torch.zeros(len(chosen), width, dtype=torch.bool)
-    for row, (lesson, end) in enumerate(zip(chosen, ends, strict=True)):
-        tokens[row, :end] = torch.tensor(lesson.conversation.tokens[:end])
-        mask[row, :end] = True
-    layer, device = CallLayer(), computer.offsets.device
-    computer.advance(layer, tokens.to(device), mask.to(device), features.to(device))
-    return [tuple(row.calls) for row in layer.rows]
-
-
-@torch.no_grad()
-def decided(lessons: Lessons, batch_size: int = 32) -> dict[str, Any]:
-    """What the heads make of lessons, given each prompt and the part of the reply before its first call.
-
-    Returns:
-        exact: share of requests whose call, whichever it is, has the right result; selected: share with a call of the program
-        that the generator had in mind; read: of those, the share whose copied texts are the truth's, up to spaces and commas;
-        quiet: share of general conversations without a call; programs: ``exact`` of each program; confused: pairs
-        "wanted→called" with wrong results, most frequent first.
-    """
-    counts: dict[str, int] = defaultdict(int)
-    programs: dict[str, list[bool]] = defaultdict(list)
-    confused: dict[str, int] = defaultdict(int)
-    for begin in range(0, len(lessons), batch_size):
-        numbers = range(begin, min(begin + batch_size, len(lessons)))
-        chosen = [lessons.lessons[i] for i in numbers]
-        ends = [
-            lesson.explanations[0].start + 1 if lesson.explanations else len(lesson.conversation.tokens)
-            for lesson in chosen
-        ]
-        for lesson, calls, end in zip(chosen, calls_of_lessons(lessons, numbers, ends), ends, strict=True):
-            if not lesson.dialogue.steps:
-                counts["general"] += 1
-                counts["quiet"] += not any(call.start >= lesson.conversation.prompt for call in calls)
-                continue
-            truth = lesson.dialogue.steps[0]
-            call = next((call for call in calls if call.start == end), None)
-            selected = call is not None and call.program.rsplit(".", 1)[-1] == truth.program
-            read = selected and call is not None and [*map(_folded, call.arguments)] == [*map(_folded, truth.arguments)]
-            exact = call is not None and call.result == truth.answer
-            counts["requests"] += 1
-            counts["selected"] += selected
-            counts["read"] += read
-            counts["exact"] += exact
-            programs[truth.program].append(exact)
-            if not exact:
-                confused[f"{truth.program}→{'nothing' if call is None else call.program}"] += 1
-    requests, general = max(counts["requests"], 1), max(counts["general"], 1)
-    return {
-        "exact": counts["exact"] / requests,
-        "selected": counts["selected"] / requests,
-        "read": counts["read"] / max(counts["selected"], 1),
-        "quiet": counts["quiet"] / general,
-        "programs": {name: sum(hits) / len(hits) for name, hits in sorted(programs.items())},
-        "confused": dict(sorted(confused.items(), key=lambda pair: -pair[1])[:20]),
-    }
-
-
-def _folded(text: str) -> str:
-    return " ".join(text.replace(",", " ").split())
-
-
-def train(recipe_path: str | Path, overrides: Iterable[str] = (), resume: bool = True) -> dict[str, Any]:
-    """Train by a recipe; continues from the last checkpoint in the output folder.
-
-    On generated requests the heads, and what LoRA adds to the backbone, come to lie in ``heads``; the model or the adapter in
-    ``model``.
-
-    Returns:
-        what was measured, also written to ``report.json`` beside them.
-    """
-    recipe = Recipe.load(recipe_path, overrides)
-    output = Path(recipe.output)
-    output.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(recipe.seed)
-    model, tokenizer = _model_of(recipe)
-    arguments = recipe.training_arguments(output / "checkpoints")
-    with said_clearly("the run", output / "checkpoints"):
-        if recipe.data is None and arguments.train in (None, *FROZEN) and recipe.peft is None:
-            report = _train_heads(recipe, model, tokenizer, arguments, resume)
-        else:
-            report = _train_model(recipe, model, tokenizer, arguments, resume)
-        scratch = output / f".report.json.{os.getpid()}"
-        scratch.write_text(json.dumps(report, indent=2))
-        os.replace(scratch, output / "report.json")
-    return report
-
-
-def _model_of(recipe: Recipe) -> tuple[NeuralLibForCausalLM, Any]:
-    """The model that a recipe trains, and its tokenizer."""
-    if recipe.start_from is not None:
-        base, tokenizer = load_base(recipe.base)
-        return load_heads(base, tokenizer, Path(recipe.start_from)), tokenizer
-    library = standard_library() if recipe.library == STANDARD else NeuralLibrary.from_pretrained(recipe.library)
-    if Path(recipe.base).is_dir() and PreTrainedConfig.get_config_dict(recipe.base)[0].get("model_type") == "neurallib":
-        model = NeuralLibForCausalLM.from_pretrained(recipe.base)
-        tokenizer = AutoTokenizer.from_pretrained(recipe.base)
-        if recipe.library != STANDARD:
-            model.load_library(library, tokenizer=tokenizer)
-    else:
-        base, tokenizer = load_base(recipe.base)
-        heads = {"disabled_programs": NOT_FOR_REQUESTS, **recipe.heads} if recipe.library == STANDARD else recipe.heads
-        model = NeuralLibForCausalLM.from_llama(base, library, tokenizer=tokenizer, heads=heads)
-    if recipe.held_out_programs:
-        _hold_out(model, recipe.held_out_programs)
-    return model, tokenizer
-
-
-def _hold_out(model: NeuralLibForCausalLM, programs: Sequence[str]) -> None:
-    """These programs cannot be called; what a fresh selector was given of their descriptions it forgets.
-
-    Raises:
-        RecipeError: the model has no such program.
-    """
-    computer, known = model.computer, model.computer.programs
-    for name in programs:
-        if name not in known:
-            nearest = difflib.get_close_matches(str(name), known, n=1)
-            hint = f"did you mean {nearest[0]!r}?" if nearest else f"there are {', '.join(known)}"
-            raise RecipeError(f"held_out_programs holds {name!r}, which the library lacks; {hint}")
-    model.config.disabled_programs = [*(model.config.disabled_programs or ()), *programs]
-    if bool((computer.selector.no_call.bias == UNTRAINED_BIAS).all()):
-        computer.selector.key.reset_parameters()
-        computer.selector.begin_from(computer.descriptions[computer.allowed()])
-
-
-def _train_heads(
-    recipe: Recipe, model: NeuralLibForCausalLM, tokenizer: Any, arguments: NeuralLibTrainingArguments, resume: bool
-) -> dict[str, Any]:
-    """The heads, on generated requests."""
-    output = Path(recipe.output)
-    model.to(arguments.device)  # type: ignore[arg-type]  # the stub of transformers
-    with arguments.main_process_first():
-        training, left_out = prepare(model, tokenizer, recipe, "train", recipe.examples, output)
-        validation, _ = prepare(model, tokenizer, recipe, "validation", recipe.validation, output)
-    trainer = NeuralLibTrainer(
-        model, arguments, train_dataset=training, eval_dataset=validation, processing_class=tokenizer
-    )
-    trainer.train(resume_from_checkpoint=resume and last_checkpoint(str(arguments.output_dir)) is not None)
-    model.computer.cpu().eval()
-    report = dict(
-        left_out=left_out,
-        lessons=len(training),
-        training=decided(Lessons(training.lessons[:400], training.cache, model.computer)),
-        validation=decided(validation),
-        recipe=dataclasses.asdict(recipe),
-    )
-    if trainer.is_world_process_zero():
-        save_heads(model, output / "heads", report)
-        write_record(output / "heads", training_record(trainer))
-        if recipe.start_from is not None and (Path(recipe.start_from) / LOW_RANK).is_file():
-            shutil.copy(Path(recipe.start_from) / LOW_RANK, output / "heads" / LOW_RANK)
-    return report
-
-
-def _train_model(
-    recipe: Recipe, model: NeuralLibForCausalLM, tokenizer: Any, arguments: NeuralLibTrainingArguments, resume: bool
-) -> dict[str, Any]:
-    """The model or an adapter, or any of them on your own data."""
-    output = Path(recipe.output)
-    training: Any = recipe.data
-    validation: Any = recipe.validation_data
-    model.to(arguments.device)  # type: ignore[arg-type]  # the stub of transformers
-    if training is None:
-        with arguments.main_process_first():
-            training, _ = lessons_of(model, tokenizer, recipe, "train", recipe.examples, output)
-            validation, _ = lessons_of(model, tokenizer, recipe, "validation", recipe.validation, output)
-    elif recipe.streaming:
-        training = load_rows(training, streaming=True)
-    trainer = NeuralLibTrainer(
-        model,
-        arguments,
-        train_dataset=training,
-        eval_dataset=validation,
-        processing_class=tokenizer,
-        peft_config=None if recipe.peft is None else recipe.adapter(),
-    )
-    trainer.train(resume_from_checkpoint=resume and last_checkpoint(str(arguments.output_dir)) is not None)
-    data = {name: dataclasses.asdict(report) for name, report in trainer.data_reports.items()}
-    measured = trainer.evaluate() if validation is not None else {}
-    trainer.save_model(str(output / "model"))
-    report = dict(data=data, validation=measured, recipe=dataclasses.asdict(recipe))
-    if recipe.data is None and recipe.library == STANDARD and trainer.trained == "heads+lora":
-        record, adapter = training_record(trainer), cast(Any, trainer.model)
-        save_low_rank(adapter, output / "heads")
-        whole: NeuralLibForCausalLM = adapter.merge_and_unload().eval()
-        held_out, _ = prepare(whole, tokenizer, recipe, "validation", recipe.validation, output)
-        whole.computer.cpu()
-        report["validation"] |= decided(held_out)
-        save_heads(whole, output / "heads", report)
-        write_record(output / "heads", record)
-    return report
-
-
-NOT_FOR_REQUESTS = ["fibonacci_recursive", "insertion_sort"]
-"""Programs of the standard library that do what another one does, kept for study: a request is answered by the other."""

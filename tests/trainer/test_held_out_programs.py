@@ -17,7 +17,7 @@ from neurallib.trainer.descriptions import texts_of
 from neurallib.trainer.dialogues import Dialogue
 from neurallib.trainer.lessons import LessonWriter, Pair, _search_hash, conversations
 from neurallib.trainer.recipe import Recipe, RecipeError
-from neurallib.trainer.training import _model_of
+from neurallib.trainer.runs import model_of
 
 from neurallib import (
     NeuralLibForCausalLM,
@@ -92,7 +92,7 @@ def test_they_cannot_be_called(
     recipe = Recipe(
         str(tmp_path / "base"), library=str(tmp_path / "library"), heads=heads, held_out_programs=["double"]
     )
-    model, tokenizer = _model_of(recipe)
+    model, tokenizer = model_of(recipe)
     computer = model.computer
     assert computer.programs == ["add", "double", "reverse", "count"]
     assert computer.allowed().tolist() == [True, False, True, True]
@@ -135,7 +135,7 @@ def test_programs_that_there_are_not(tmp_path: Path, tiny_model: NeuralLibForCau
     tiny_model.save_pretrained(tmp_path)
     tiny_tokenizer.save_pretrained(tmp_path)
     with pytest.raises(RecipeError, match="'revers', which the library lacks; did you mean 'reverse'"):
-        _model_of(Recipe(str(tmp_path), held_out_programs=["revers"]))
+        model_of(Recipe(str(tmp_path), held_out_programs=["revers"]))
     (tmp_path / "recipe.yaml").write_text("held_out_programs: minimum\n")
     with pytest.raises(RecipeError, match="held_out_programs must be list"):
         Recipe.load(tmp_path / "recipe.yaml")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import TINY_HEADS, TINY_PROGRAMS, make_base, make_tokenizer
-from neurallib.trainer import training
+from neurallib.trainer import runs, training
 from neurallib.trainer.checkpoints import STAGE, SavingError, last_checkpoint, put_in_place
 from safetensors.torch import load_file
 
@@ -118,7 +118,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"base: {folder / 'base'}\ndata: {folder / 'rows.jsonl'}\nbatch_size: 1\nepochs: 2\nlearning_rate: 0.01\n"
         "train: all\nuse_cpu: true\ndisable_tqdm: true\nsave_steps: 1\nsave_total_limit: 2\nsample_size: 0\n"
     )
-    training.train(folder / "recipe.yaml", [f"output={folder / 'whole'}"])
+    runs.train(folder / "recipe.yaml", [f"output={folder / 'whole'}"])
     path = os.pathsep.join(
         [str(Path(__file__).parent), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     )
@@ -165,7 +165,7 @@ def test_a_run_that_was_stopped_goes_on_from_its_last_whole_checkpoint(
         "training_step",
         lambda self, *args, **kwargs: steps.append(self.state.global_step) or stock(self, *args, **kwargs),
     )
-    training.train(home / "recipe.yaml", [f"output={output}"])
+    runs.train(home / "recipe.yaml", [f"output={output}"])
     assert steps == list(range(step or 0, STEPS))
     whole, resumed = (load_file(str(run / "model" / "model.safetensors")) for run in (home / "whole", output))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole), "not the run that was never stopped"

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TINY_HEADS
+from conftest import TINY_HEADS, make_base
+from neurallib.trainer import runs
 from neurallib.trainer.adapters import adapted
+from neurallib.trainer.recipe import Recipe
 from neurallib.trainer.shipping import (
     LOW_RANK,
     NeuralLibError,
@@ -112,3 +114,30 @@ def test_heads_are_loaded_with_what_was_trained_of_the_backbone(
         # What was trained comes back in float16, the library and the vocabulary to the bit.
         torch.testing.assert_close(loaded.computer.state_dict()[name], value, atol=1e-3, rtol=1e-3)
     assert torch.equal(loaded.computer.instructions, whole.computer.instructions)
+
+
+def test_a_recipe_goes_on_from_heads_of_another_run(
+    tiny_base: LlamaForCausalLM, tiny_tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = NeuralLibForCausalLM.from_llama(tiny_base, standard_library(), tokenizer=tiny_tokenizer, heads=TINY_HEADS)
+    model = with_adapter(model, target_modules=["q_proj", "v_proj"])
+    save_low_rank(model, tmp_path)
+    whole = model.merge_and_unload().eval()
+    save_heads(whole, tmp_path, {})
+    monkeypatch.setattr(runs, "load_base", lambda base: (make_base(tiny_tokenizer), tiny_tokenizer))
+    found, _ = runs.model_of(Recipe(start_from=str(tmp_path)))
+    torch.testing.assert_close(backbone(found.eval()), backbone(whole), atol=2e-3, rtol=2e-3)
+    with pytest.raises(NeuralLibError, match="no trained heads"):
+        runs.model_of(Recipe(start_from=str(tmp_path / "nothing")))
+
+
+def test_an_adapter_of_another_kind_is_not_shipped_as_low_rank_weights(
+    tiny_base: LlamaForCausalLM, tiny_tokenizer: Any, tmp_path: Path
+) -> None:
+    from peft import IA3Config
+
+    model = NeuralLibForCausalLM.from_llama(tiny_base, standard_library(), tokenizer=tiny_tokenizer, heads=TINY_HEADS)
+    kind = IA3Config(task_type="CAUSAL_LM", target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"])
+    with pytest.raises(NeuralLibError, match="plain LoRA"):
+        save_low_rank(adapted(model, kind), tmp_path)
+    assert not (tmp_path / LOW_RANK).exists()

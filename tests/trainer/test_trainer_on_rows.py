@@ -11,7 +11,7 @@ import pytest
 import torch
 from neurallib.trainer.own_data import RowReader, load_rows
 from neurallib.trainer.recipe import Recipe, RecipeError
-from neurallib.trainer.training import train as follow
+from neurallib.trainer.runs import train as follow
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 
 from neurallib import (

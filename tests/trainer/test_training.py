@@ -14,10 +14,11 @@ from neurallib.modeling_neurallib.selector import UNSEEN
 from neurallib.trainer.dialogues import Dialogue
 from neurallib.trainer.features import FeatureCache
 from neurallib.trainer.lessons import Lessons, LessonWriter, collate
+from neurallib.trainer.outcomes import decided
 from neurallib.trainer.recipe import Recipe, RecipeError
 from neurallib.trainer.shipping import NeuralLibError, load_heads
 from neurallib.trainer.tasks import Example
-from neurallib.trainer.training import NeuralLibTrainer, decided
+from neurallib.trainer.training import NeuralLibTrainer
 from transformers import TrainingArguments
 
 from neurallib import NeuralLibForCausalLM, NeuralLibTrainingArguments

@@ -1,0 +1,185 @@
+"""A run by a recipe: the model, the lessons, the training, and what is left in the output folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from transformers import AutoTokenizer, PreTrainedConfig
+
+from ..modeling_neurallib.library import NeuralLibrary
+from ..modeling_neurallib.modeling_neurallib import NeuralLibForCausalLM
+from ..modeling_neurallib.programs import standard_library
+from ..modeling_neurallib.sharing import UNTRAINED_BIAS
+from .arguments import NeuralLibTrainingArguments
+from .checkpoints import last_checkpoint, said_clearly
+from .lessons import Lessons, lessons_of, prepare
+from .outcomes import decided
+from .own_data import load_rows
+from .recipe import STANDARD, Recipe, RecipeError
+from .record import training_record, write_record
+from .shipping import LOW_RANK, is_plain_lora, load_base, load_heads, save_heads, save_low_rank
+from .training import FROZEN, NeuralLibTrainer
+
+NOT_FOR_REQUESTS = ["fibonacci_recursive", "insertion_sort"]
+"""Programs of the standard library that do what another one does, kept for study: a request is answered by the other."""
+
+
+def train(recipe_path: str | Path, overrides: Iterable[str] = (), resume: bool = True) -> dict[str, Any]:
+    """Train by a recipe; continues from the last checkpoint in the output folder.
+
+    On generated requests the heads, and what LoRA adds to the backbone, come to lie in ``heads``; the model or the adapter in
+    ``model``.
+
+    Returns:
+        what was measured, also written to ``report.json`` beside them.
+    """
+    recipe = Recipe.load(recipe_path, overrides)
+    output = Path(recipe.output)
+    output.mkdir(parents=True, exist_ok=True)
+    # Set before anything starts the threads that would not hear of it later: see NeuralLibTrainer.train.
+    torch.set_flush_denormal(True)
+    torch.manual_seed(recipe.seed)
+    model, tokenizer = model_of(recipe)
+    arguments = recipe.training_arguments(output / "checkpoints")
+    with said_clearly("the run", output / "checkpoints"):
+        frozen = arguments.train in (None, *FROZEN) and arguments.estimator == "marginal" and arguments.cached_features
+        if recipe.data is None and frozen and recipe.peft is None:
+            report = _train_heads(recipe, model, tokenizer, arguments, resume)
+        else:
+            report = _train_model(recipe, model, tokenizer, arguments, resume)
+        scratch = output / f".report.json.{os.getpid()}"
+        scratch.write_text(json.dumps(report, indent=2))
+        os.replace(scratch, output / "report.json")
+    return report
+
+
+def model_of(recipe: Recipe) -> tuple[NeuralLibForCausalLM, Any]:
+    """The model that a recipe trains, and its tokenizer.
+
+    Raises:
+        RecipeError: keys of the recipe contradict each other, or what is held out is not there.
+    """
+    if recipe.start_from is not None and recipe.peft is not None and (Path(recipe.start_from) / LOW_RANK).is_file():
+        raise RecipeError(
+            f"start_from={recipe.start_from} has low-rank weights of its own, beside which a new adapter cannot be shipped: leave "
+            "peft out, or start from heads of a frozen backbone"
+        )
+    if recipe.start_from is not None and (recipe.heads or recipe.library != STANDARD):
+        raise RecipeError("the heads of start_from have their shape and their library: leave heads and library out")
+    library = standard_library() if recipe.library == STANDARD else NeuralLibrary.from_pretrained(recipe.library)
+    if recipe.start_from is not None:
+        base, tokenizer = load_base(recipe.base)
+        model = load_heads(base, tokenizer, Path(recipe.start_from))
+    elif Path(recipe.base).is_dir() and PreTrainedConfig.get_config_dict(recipe.base)[0].get("model_type") == "neurallib":
+        model = NeuralLibForCausalLM.from_pretrained(recipe.base)
+        tokenizer = AutoTokenizer.from_pretrained(recipe.base)
+        if recipe.library != STANDARD:
+            model.load_library(library, tokenizer=tokenizer)
+    else:
+        base, tokenizer = load_base(recipe.base)
+        heads = {"disabled_programs": NOT_FOR_REQUESTS, **recipe.heads} if recipe.library == STANDARD else recipe.heads
+        model = NeuralLibForCausalLM.from_llama(base, library, tokenizer=tokenizer, heads=heads)
+    if recipe.held_out_programs:
+        _hold_out(model, recipe.held_out_programs)
+    return model, tokenizer
+
+
+def _hold_out(model: NeuralLibForCausalLM, programs: Sequence[str]) -> None:
+    """These programs cannot be called; what a fresh selector was given of their descriptions it forgets.
+
+    Raises:
+        RecipeError: the model has no such program.
+    """
+    computer, known = model.computer, model.computer.programs
+    for name in programs:
+        if name not in known:
+            nearest = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else f"there are {', '.join(known)}"
+            raise RecipeError(f"held_out_programs holds {name!r}, which the library lacks; {hint}")
+    model.config.disabled_programs = list(dict.fromkeys([*(model.config.disabled_programs or ()), *programs]))
+    if bool((computer.selector.no_call.bias == UNTRAINED_BIAS).all()):
+        computer.selector.key.reset_parameters()
+        computer.selector.begin_from(computer.descriptions[computer.allowed()])
+
+
+def _train_heads(
+    recipe: Recipe, model: NeuralLibForCausalLM, tokenizer: Any, arguments: NeuralLibTrainingArguments, resume: bool
+) -> dict[str, Any]:
+    """The heads, on generated requests."""
+    output = Path(recipe.output)
+    model.to(arguments.device)  # type: ignore[arg-type]  # the stub of transformers
+    with arguments.main_process_first():
+        training, left_out = prepare(model, tokenizer, recipe, "train", recipe.examples, output)
+        validation, _ = prepare(model, tokenizer, recipe, "validation", recipe.validation, output)
+    torch.manual_seed(recipe.seed)  # whatever was sampled before
+    trainer = NeuralLibTrainer(
+        model, arguments, train_dataset=training, eval_dataset=validation, processing_class=tokenizer
+    )
+    trainer.train(resume_from_checkpoint=resume and last_checkpoint(str(arguments.output_dir)) is not None)
+    model.computer.cpu().eval()
+    report = dict(
+        left_out=left_out,
+        lessons=len(training),
+        training=decided(Lessons(training.lessons[:400], training.cache, model.computer)),
+        validation=decided(validation),
+        recipe=dataclasses.asdict(recipe),
+    )
+    if trainer.is_world_process_zero():
+        save_heads(model, output / "heads", report)
+        (output / "heads" / LOW_RANK).unlink(missing_ok=True)
+        if recipe.start_from is not None and (Path(recipe.start_from) / LOW_RANK).is_file():
+            shutil.copy(Path(recipe.start_from) / LOW_RANK, output / "heads" / LOW_RANK)
+        write_record(output / "heads", training_record(trainer))
+    return report
+
+
+def _train_model(
+    recipe: Recipe, model: NeuralLibForCausalLM, tokenizer: Any, arguments: NeuralLibTrainingArguments, resume: bool
+) -> dict[str, Any]:
+    """The model or an adapter, or any of them on your own data."""
+    output = Path(recipe.output)
+    training: Any = recipe.data
+    validation: Any = recipe.validation_data
+    model.to(arguments.device)  # type: ignore[arg-type]  # the stub of transformers
+    if training is None:
+        with arguments.main_process_first():
+            training, _ = lessons_of(model, tokenizer, recipe, "train", recipe.examples, output)
+            validation, _ = lessons_of(model, tokenizer, recipe, "validation", recipe.validation, output)
+    elif recipe.streaming:
+        training = load_rows(training, streaming=True)
+    torch.manual_seed(recipe.seed)  # whatever was sampled before
+    trainer = NeuralLibTrainer(
+        model,
+        arguments,
+        train_dataset=training,
+        eval_dataset=validation,
+        processing_class=tokenizer,
+        peft_config=None if recipe.peft is None else recipe.adapter(),
+    )
+    trainer.train(resume_from_checkpoint=resume and last_checkpoint(str(arguments.output_dir)) is not None)
+    data = {name: dataclasses.asdict(report) for name, report in trainer.data_reports.items()}
+    measured = trainer.evaluate() if validation is not None else {}
+    trainer.save_model(str(output / "model"))
+    report: dict[str, Any] = dict(data=data, validation=measured, recipe=dataclasses.asdict(recipe))
+    adapter = cast(Any, trainer.model)
+    if recipe.data is None and recipe.library == STANDARD and trainer.trained == "heads+lora" and is_plain_lora(adapter):
+        record, first = training_record(trainer), trainer.is_world_process_zero()
+        if first:
+            save_low_rank(adapter, output / "heads")
+        whole: NeuralLibForCausalLM = adapter.merge_and_unload().eval()
+        with arguments.main_process_first():
+            held_out, _ = prepare(whole, tokenizer, recipe, "validation", recipe.validation, output)
+        whole.computer.cpu()
+        report["validation"] = {**measured, **decided(held_out)}
+        if first:
+            save_heads(whole, output / "heads", report)
+            write_record(output / "heads", record)
+    return report
