@@ -221,6 +221,7 @@ class CallBatch:
         decisions: bool [B, L], positions of the reply at which a call may open (the last prompt token included).
         base: [B, L], log-probability that the backbone gives the token after each position (0 where it is not of the reply).
         explanations: per row. ends: per row, the column at which the reply's last token stands if it closes the turn, else −1.
+        given: rows whose explanations are known to be the calls; they are not explained by the backbone alone.
     """
 
     features: Tensor
@@ -231,6 +232,7 @@ class CallBatch:
     base: Tensor
     explanations: list[list[Explanation]]
     ends: list[int]
+    given: frozenset[int] = frozenset()
 
     def __len__(self) -> int:
         return len(self.explanations)
@@ -422,7 +424,9 @@ class MarginalObjective:
         calls = torch.full_like(terms, UNSEEN).index_put((row, column), call).logsumexp(1)
         explained = torch.tensor([bool(found) for found in batch.explanations], device=device)
         calls = torch.where(explained, calls, torch.zeros_like(calls))
-        return torch.cat([total[:, None], terms[:, 1:]], dim=1).logsumexp(1), calls
+        given = torch.tensor([number in batch.given for number in range(len(total))], device=device)
+        alone = torch.where(given & explained, torch.full_like(total, UNSEEN), total)
+        return torch.cat([alone[:, None], terms[:, 1:]], dim=1).logsumexp(1), calls
 
     def _labellings(
         self, batch: CallBatch, states: Tensor, pooled: Tensor, keys: Tensor

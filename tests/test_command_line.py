@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import TINY_PROGRAMS, opened
+from conftest import TINY_PROGRAMS, make_base, opened
+from neurallib.trainer import shipping
 from typer.testing import CliRunner
 
 from neurallib import command_line, standard_library
@@ -219,7 +220,10 @@ def test_ask_with_a_trace_shows_calls_as_they_were_read(asked: Any) -> None:
     assert "tiny_programs: " in text
 
 
-def test_ask_as_json_has_calls_and_the_base_answer(asked: Any, tiny_base: Any, tiny_tokenizer: Any) -> None:
+def test_ask_as_json_has_calls_and_the_base_answer(
+    asked: Any, tiny_base: Any, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shipping, "load_base", lambda base: (make_base(tiny_tokenizer), tiny_tokenizer))
     record = json.loads(printed("ask", PROMPT, "--json", "--compare", "--max-new-tokens", "6"))
     assert record["prompt"] == PROMPT and record["calls"][0]["library"] == "tiny_programs"
     messages = [{"role": "user", "content": PROMPT}]

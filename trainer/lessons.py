@@ -46,11 +46,14 @@ class Lesson:
     Attributes:
         dialogue: where it comes from. conversation: its tokens.
         explanations: the calls that explain its reply; none for a conversation in which nothing is called.
+        labelled: they were given, not searched for, so the backbone alone is no explanation. An answer that it says nearly as
+            well ("2") would otherwise keep a call from being learned at all.
     """
 
     dialogue: Dialogue
     conversation: Conversation
     explanations: tuple[Explanation, ...]
+    labelled: bool = False
 
 
 Pair = tuple[Dialogue, Conversation]
@@ -149,7 +152,7 @@ class LessonWriter:
             found = self.objective.explain(conversation.tokens, list(decisions), characters)
         counts = Counter((one.start, one.length) for one in found)
         kept = tuple(one for one in found if counts[one.start, one.length] <= self.recipe.most_explanations)
-        return Lesson(dialogue, conversation, kept) if kept else None
+        return Lesson(dialogue, conversation, kept, labelled) if kept else None
 
 
 class Lessons(Dataset):  # type: ignore[type-arg]
@@ -187,6 +190,7 @@ class Lessons(Dataset):  # type: ignore[type-arg]
             "characters": characters,
             "goes_on": goes_on,
             "explanations": list(lesson.explanations),
+            "labelled": lesson.labelled,
             "end": len(tokens) - 1 if len(tokens) > lesson.conversation.prompt and tokens[-1] == self.end else -1,
         }
 
@@ -255,6 +259,7 @@ def collate(items: Sequence[dict[str, Any]]) -> dict[str, CallBatch]:
             base,
             [item["explanations"] for item in items],
             [item["end"] for item in items],
+            frozenset(row for row, item in enumerate(items) if item["labelled"]),
         )
     }
 
@@ -396,7 +401,9 @@ def _search_hash(writer: LessonWriter, pairs: Sequence[Pair], labelled: Sequence
     return hashlib.sha256(json.dumps([*told, [c.digest for _, c in pairs]]).encode()).hexdigest()[:16]
 
 
-def restored(dialogue: Dialogue, conversation: Conversation, stored: list[Any] | None) -> Lesson | None:
+def restored(
+    dialogue: Dialogue, conversation: Conversation, labelled: bool, stored: list[Any] | None
+) -> Lesson | None:
     """A lesson whose explanations were searched for before."""
     if stored is None:
         return None
@@ -404,7 +411,7 @@ def restored(dialogue: Dialogue, conversation: Conversation, stored: list[Any] |
         Explanation(start, program, tuple(tuple((s, e) for s, e in argument) for argument in pieces), lead, length)
         for start, program, pieces, lead, length in stored
     ]
-    return Lesson(dialogue, conversation, tuple(explanations))
+    return Lesson(dialogue, conversation, tuple(explanations), labelled)
 
 
 _WORK: Callable[[Sequence[int]], list[Any]] | None = None
@@ -427,11 +434,15 @@ def lessons_of(
     writer = LessonWriter(model, tokenizer, recipe)
     share = share_of_labels(recipe.supervision)
     pairs = conversations(writer, split, count, directory)
-    labelled = [split != "train" or random.Random(f"labelled:{recipe.seed}:{n}").random() < share for n in range(count)]
+    shares = [max([share, *(recipe.labelled.get(step.program, 0.0) for step in d.steps)]) for d, _ in pairs]
+    labelled = [
+        split != "train" or random.Random(f"labelled:{recipe.seed}:{n}").random() < own for n, own in enumerate(shares)
+    ]
     remembered = directory / f"explanations-{split}-{_search_hash(writer, pairs, labelled)}.json"
     if remembered.exists():
         found = [
-            restored(*pair, stored) for pair, stored in zip(pairs, json.loads(remembered.read_text()), strict=True)
+            restored(*pair, own, stored)
+            for pair, own, stored in zip(pairs, labelled, json.loads(remembered.read_text()), strict=True)
         ]
     else:
         found = explained(writer, pairs, labelled, f"{split}: explaining answers")

@@ -46,6 +46,7 @@ class Recipe:
         sentence_share: part of the plain requests whose reply is a sentence of the backbone's, with the result put in;
             several results have a line each. reply_tokens: the most tokens that the backbone writes.
         supervision: "answers" (the search explains them), "calls" (the truth is given), or a share of requests with the truth.
+        labelled: program → the share of its requests whose truth is given, where answers alone do not suffice for it.
         budget: exact runs spent on the search of one answer. most_explanations: an answer with more is left out.
         validation: conversations with wordings that training never sees.
         prompt_weight: weight of "no call within the prompt" beside the likelihood of the reply.
@@ -71,6 +72,7 @@ class Recipe:
     reply_tokens: int = 32
     sentence_share: float = 0.08
     supervision: str | float = "answers"
+    labelled: dict[str, float] = field(default_factory=dict)
     budget: int = 6_000
     most_explanations: int = 64
     validation: int = 480

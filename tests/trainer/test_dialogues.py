@@ -32,8 +32,8 @@ def library():
 def check(dialogue: Dialogue) -> None:
     assert len(dialogue.messages) % 2 == 1
     assert all(message.strip() for message in dialogue.messages)
-    # A name in braces is a place that was not filled, but for LaTeX's \operatorname{lcm}.
-    unfilled = re.compile(r"(?<!\\operatorname)\{[a-z]\w*\}")
+    # A name in braces is a place that was not filled, but for LaTeX's \operatorname{lcm} and \text{lcm}.
+    unfilled = re.compile(r"(?<!\\operatorname)(?<!\\text)\{[a-z]\w*\}")
     assert not any(unfilled.search(message) for message in dialogue.messages[::2]), dialogue
     for step in dialogue.steps:
         assert len(step.arguments) == len(step.spans) == len(PARAMETERS[step.program])

@@ -190,7 +190,15 @@ def test_retention_keeps_an_adapter_near_its_base(
     assert departures[1] < 0.3 * departures[0]
 
 
-@pytest.mark.parametrize("trained", ["heads+lora", "all", "lora", "heads"])
+def test_a_frozen_backbone_has_no_learning_rate(
+    tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any, tmp_path: Path
+) -> None:
+    given = arguments(tmp_path, train="heads", backbone_learning_rate=2e-4)
+    with pytest.raises(TrainingArgumentsError, match="leaves the backbone as it is"):
+        NeuralLibTrainer(tiny_model, given, train_dataset=ROWS[:3], processing_class=tiny_tokenizer)
+
+
+@pytest.mark.parametrize("trained", ["heads+lora", "all", "lora"])
 def test_the_backbone_has_a_learning_rate_of_its_own(
     tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any, tmp_path: Path, trained: str
 ) -> None:
