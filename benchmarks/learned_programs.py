@@ -35,7 +35,8 @@ from typing import Any
 import numpy as np
 import torch
 from neurallib.modeling_neurallib.machine.adjoint import entries_of
-from neurallib.modeling_neurallib.machine.learning import READS, Learned, Objective, judge, learn
+from neurallib.modeling_neurallib.machine.learning import Learned, Objective, judge, learn
+from neurallib.modeling_neurallib.machine.operations import READS
 from neurallib.modeling_neurallib.machine.program_search import search, single_edits, walk
 from neurallib.modeling_neurallib.machine.state import MachineError
 from parity import functions, tasks

@@ -131,8 +131,8 @@ class Computer(nn.Module):
     ``descriptions`` float32 [programs, features], the programs' docstrings through the backbone.
 
     ``references``: name → library, of those whose instructions are not in the buffer. ``suspended``: names of libraries
-    that may not be called for the moment. ``reading_weight``, ``stretch``: see :class:`MarginalObjective`. ``drawn``: other
-    descriptions, float32 [programs, features], of which the keys are made while it trains.
+    that may not be called for the moment. ``reading_weight``, ``stretch``, ``alone_weight``: see :class:`MarginalObjective`.
+    ``drawn``: other descriptions, float32 [programs, features], of which the keys are made while it trains.
     """
 
     offsets: nn.Parameter
@@ -151,6 +151,7 @@ class Computer(nn.Module):
         self.suspended: frozenset[str] = frozenset()
         self.reading_weight = 1.0
         self.stretch = 1.0
+        self.alone_weight = 1.0
         self.drawn: Tensor | None = None
         self.projection = StateProjection(config.hidden_size, layers, config.head_width, config.head_dropout)
         self.selector = Selector(

@@ -247,19 +247,33 @@ class CallBatch:
         return replace(self, **moved)
 
 
-def stretched(batch: CallBatch, most: float) -> Tensor:
-    """Log-weights [B, L] as if every number, and the token after it, stood there several times: longer lists than were trained on.
+def lengthened(batch: CallBatch, most: float) -> CallBatch:
+    """A batch as if its lists were longer than any that was trained on, in half of its rows.
 
-    In half of the rows a factor is drawn log-uniformly from 1 to ``most``.
+    Every number, and the token after it, counts several times in attention: a factor drawn log-uniformly from 1 to ``most``. And
+    because the states of numbers drift with their place in a list, they are moved, all those of a row alike, some of the way
+    to the mean that such states have in another row.
+    Source of the second: Zhou et al., Domain Generalization with MixStyle, 2021.
     """
-    weights = batch.weights
-    factors = torch.rand(len(weights), 1) * log(most) * (torch.rand(len(weights), 1) < 0.5)
+    weights, features = batch.weights, batch.features
+    rows, device = len(weights), weights.device
+    chosen = torch.rand(rows, 1) < 0.5
+    factors = torch.rand(rows, 1) * log(most) * chosen
     numbers = torch.zeros(weights.shape, dtype=torch.bool)
     for row, characters in enumerate(batch.characters):
         digits = (characters.code_points >= ord("0")) & (characters.code_points <= ord("9"))
         numbers[row, torch.from_numpy(characters.tokens[digits])] = True
-    beside = numbers | torch.nn.functional.pad(numbers, (1, 0))[:, :-1]
-    return torch.where((weights > UNSEEN) & beside.to(weights.device), weights + factors.to(weights.device), weights)
+    beside = (numbers | torch.nn.functional.pad(numbers, (1, 0))[:, :-1]).to(device) & (weights > UNSEEN)
+    share = beside.to(features.dtype)
+    means = torch.einsum("bl,blf->bf", share, features) / share.sum(1, keepdim=True).clamp(min=1)
+    other = torch.randperm(rows).to(device)
+    moved = (torch.rand(rows, 1) * chosen).to(device) * beside.any(1, keepdim=True) * beside.any(1)[other].unsqueeze(1)
+    moves = moved * (means[other] - means)
+    return replace(
+        batch,
+        weights=torch.where(beside, weights + factors.to(device), weights),
+        features=features + share.unsqueeze(-1) * moves.unsqueeze(1),
+    )
 
 
 UNKNOWN, NOTHING = -1, -2
@@ -319,7 +333,9 @@ class MarginalObjective:
     learned first.
     Source: Ueda & Nakano, Deterministic annealing EM algorithm, 1998, and the uniform alignments of Brown et al., 1993.
 
-    While the computer trains, its ``stretch`` > 1 makes numbers weigh more in attention: see :func:`stretched`.
+    While the computer trains, its ``stretch`` > 1 makes lists look longer than they are: see :func:`lengthened`. Its
+    ``alone_weight`` is what the backbone alone counts as an explanation of a reply that calls explain too. An answer that the
+    backbone says nearly as well ("2") keeps a call from being learned at all, where its weight is 1; 0 leaves it out.
 
     Args:
         computer: the model's :class:`Computer`.
@@ -340,7 +356,7 @@ class MarginalObjective:
         """
         computer = self.computer
         if computer.training and computer.stretch > 1:
-            batch = replace(batch, weights=stretched(batch, computer.stretch))
+            batch = lengthened(batch, computer.stretch)
         states = computer.projection(batch.features)
         memory = computer.selector.remember(states)
         pooled = computer.selector.pool(states, memory, causal(batch.weights, states.shape[1]))
@@ -424,8 +440,9 @@ class MarginalObjective:
         calls = torch.full_like(terms, UNSEEN).index_put((row, column), call).logsumexp(1)
         explained = torch.tensor([bool(found) for found in batch.explanations], device=device)
         calls = torch.where(explained, calls, torch.zeros_like(calls))
-        given = torch.tensor([number in batch.given for number in range(len(total))], device=device)
-        alone = torch.where(given & explained, torch.full_like(total, UNSEEN), total)
+        shares = [0.0 if number in batch.given else self.computer.alone_weight for number in range(len(total))]
+        weighed = total + torch.tensor([log(share) if share else UNSEEN for share in shares], device=device)
+        alone = torch.where(explained, weighed, total)
         return torch.cat([alone[:, None], terms[:, 1:]], dim=1).logsumexp(1), calls
 
     def _labellings(

@@ -25,8 +25,7 @@ from neurallib.modeling_neurallib.library import (
     Program,
     ProgramFault,
 )
-from neurallib.modeling_neurallib.machine.learning import READS
-from neurallib.modeling_neurallib.machine.operations import CODES, Fault
+from neurallib.modeling_neurallib.machine.operations import CODES, READS, Fault
 from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 

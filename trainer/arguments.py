@@ -97,7 +97,16 @@ class NeuralLibTrainingArguments(TrainingArguments):
     )
     stretch: float = field(
         default=1.0,
-        metadata={"help": "The most that a number counts as in attention, which stands for longer lists; ≥ 1."},
+        metadata={
+            "help": "The most that a number counts as in attention, which stands for longer lists; above 1 their states drift, too."
+        },
+    )
+    alone_weight: float = field(
+        default=1.0,
+        metadata={
+            "help": "What the backbone alone counts as an explanation of an answer that calls explain too; 0: such an answer is "
+            "always computed, even where the backbone would say the same; 0 to 1."
+        },
     )
     tempering: float = field(
         default=0.0,
@@ -187,8 +196,9 @@ class NeuralLibTrainingArguments(TrainingArguments):
                 "keys_from_descriptions leaves the keys' offsets as they are, and train='library_keys' trains nothing else: "
                 "choose one of them"
             )
-        if not 0 <= self.tempering <= 1:
-            raise TrainingArgumentsError(f"tempering lies from 0 to 1, found {self.tempering}")
+        for name in ("tempering", "alone_weight"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise TrainingArgumentsError(f"{name} lies from 0 to 1, found {getattr(self, name)}")
         if self.packing:
             raise TrainingArgumentsError(NO_PACKING)
         # Our data sets have columns of their own, and a batch in which nothing is called leaves the reader unused.

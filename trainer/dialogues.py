@@ -169,7 +169,7 @@ def _rows(name: str) -> list[tuple[int, str]]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise TaskError(f"cannot read {path.name}: {error.strerror}") from error
-    rows = [(row, line.strip()) for row, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]
+    rows = [(row, line.strip()) for row, line in enumerate(lines, 1) if line.strip() and not line.startswith("# ")]
     if not rows:
         raise TaskError(f"{path.name} holds no wording")
     return rows

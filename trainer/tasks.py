@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from hashlib import sha256
+from itertools import product
 from pathlib import Path
 from random import Random
 from typing import Any, Literal, Protocol
@@ -140,7 +141,7 @@ def _load(program: str) -> tuple[_Wording, ...]:
     result: list[_Wording] = []
     for row, raw in enumerate(lines, 1):
         line = raw.strip()
-        if not line or line.startswith("#"):
+        if not line or line.startswith("# "):
             continue
         wording = _Wording(f"{program}:{len(result)}", line, tuple(_SLOT.split(line.replace("\\n", "\n"))))
         found = [slot for slot in wording.slots if slot in _ARGUMENTS]
@@ -319,7 +320,8 @@ _UNITS = _words("""
 kg g km m cm mm miles metres feet litres l ml minutes min h hours seconds days years euros euro € dollars pounds cents
 points pts goals votes people pages steps % percent degrees °C ° items calories kWh
 """)
-_QUOTE_MARKS = "\"'`“”‘’«»"
+_SETS_OFF = frozenset((*(2 * mark for mark in "\"'`*_|~"), *map("".join, product("“”‘’«»", repeat=2)), "()", "[]", "><"))
+"""What stands before and after a text in a wording that leaves no doubt where it ends."""
 _QUOTES = (("“", "”"), ("`", "`"), ("‘", "’"), ("«", "»"), ("'", "'"), ("'", "'"), ("'", "'"), *((('"', '"'),) * 7))
 
 # A stretch of the prompt and its owner: the argument it belongs to, or one of these two.
@@ -402,7 +404,7 @@ class Draw:
         """A word, phrase, code or sentence that the wording can hold without doubt about where it ends."""
         rng = self.rng
         before, after = wording.around("text")
-        quoted = before[-1:] in _QUOTE_MARKS and bool(before) and after[:1] in _QUOTE_MARKS and bool(after)
+        quoted = before[-1:] + after[:1] in _SETS_OFF
         line = _SLOT.sub("", wording.line.lower())
         if "dna" in line:
             return "".join(rng.choice("ACGT") for _ in range(rng.randint(4, 20)))
@@ -786,8 +788,8 @@ def _render_story(rng: Random, numbers: list[str], owner: int, block: bool, unit
 
 def _render_text(rng: Random, text: str, before: str, after: str, owner: int) -> list[_Segment]:
     """A text, in quotes where the wording has none and would leave its end in doubt, and half of the time anyway."""
-    if before and after and before[-1] in _QUOTE_MARKS and after[0] in _QUOTE_MARKS:
-        marks = before[-1] + after[0]
+    marks = before[-1:] + after[:1]
+    if marks in _SETS_OFF:
         if any(mark in text for mark in marks):
             text = "".join(c for c in text if c not in marks)
         return [(text, owner)]

@@ -257,7 +257,8 @@ class NeuralLibTrainer(Trainer):
     ) -> Any:
         """−(Σ log p(answer) + ``prompt_weight`` · Σ mean log p(no call in the prompt)) / sequences + ``retention`` · departure."""
         computer = self.language_model.computer
-        computer.reading_weight, computer.stretch = self._reading_weight() if model.training else 1.0, self.ours.stretch
+        computer.reading_weight = self._reading_weight() if model.training else 1.0
+        computer.stretch, computer.alone_weight = self.ours.stretch, self.ours.alone_weight
         if model.training and self._descriptions is not None:
             drawn = self._descriptions.draw().to(computer.descriptions.device)
             for each in self.language_model._computers():

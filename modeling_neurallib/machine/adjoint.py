@@ -34,7 +34,7 @@ from torch.nn.functional import one_hot
 from ...configuration.machine_config import MachineConfig
 from .dense import DenseState, SoftProgram, check_shapes, checked_rows, first_row
 from .exact import reference_step, validated
-from .operations import CODES, OPERATIONS, evaluate
+from .operations import CODES, JUMPS, OPERATIONS, evaluate
 from .state import GradientError, MachineError, MachineState
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def entries_of(instructions: np.ndarray, config: MachineConfig) -> np.ndarray:
         MachineError: an instruction is out of range.
     """
     code = validated(instructions, config)
-    words = ~np.array(["l" in o.operands for o in OPERATIONS])[code[:, 0]]
+    words = ~JUMPS[code[:, 0]]
     code[words, 4] %= config.values
     return code
 
@@ -982,7 +982,7 @@ def _execute_portable(
 ) -> tuple[list[tuple[int, int]], int]:
     """``execute`` by ``reference_step``: the log, and the greatest depth of the stack."""
     half, values, size = config.half, config.values, len(rows)
-    jumps = np.array(["l" in o.operands for o in OPERATIONS])[rows[:, 0]]
+    jumps = JUMPS[rows[:, 0]]
     signed_words = (rows[:, 4] % values + half) % values - half
     immediates = np.where(jumps, np.minimum(rows[:, 4], size), signed_words)
     code = [tuple(row) for row in np.column_stack([rows[:, :4], immediates]).tolist()]

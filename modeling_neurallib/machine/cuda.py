@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ...configuration.machine_config import MachineConfig
-from .operations import OPERATIONS, Fault
+from .operations import JUMPS, OPERATIONS, READS, Fault
 from .state import FinalStates, MachineError
 from .triton_kernels import INTERPRETED, NUMBERS, packed, pull_back, run_machines, score_machines, triton
 
@@ -273,22 +273,15 @@ def _ragged(sizes: Tensor) -> tuple[Tensor, Tensor]:
 # Runs as the dense engine would on one-hot input, for the gradients
 # ---------------------------------------------------------------------------------------------------------------------
 
-_JUMPS = np.array(["l" in operation.operands for operation in OPERATIONS])
-_READS_A, _READS_B = (np.array([x in o.operands and o.kind != "guard" for o in OPERATIONS]) for x in "ab")
-# Whether an alternative to a field of an instruction can change anything: [5, operations].
-_USES = np.stack(
-    [
-        np.ones(len(OPERATIONS), bool), _READS_A, _READS_B, np.array(["t" in o.operands for o in OPERATIONS]),
-        np.array(["i" in o.operands or "l" in o.operands for o in OPERATIONS]),
-    ]
-)  # fmt: skip
+# Whether an alternative to a field of an instruction can change anything, [operations, 5]: total machines pass every guard.
+_USES = READS & ~np.outer([o.kind == "guard" for o in OPERATIONS], [False, True, True, False, False])
 
 
 def total_code(rows: np.ndarray, config: MachineConfig, size: int) -> np.ndarray:
     """Instructions [..., 5] with each immediate an index 0…max(V, P) − 1, as ``packed`` takes them."""
     code = np.array(rows, np.int64)
     words = (code[..., 4] % config.values + config.half) % config.values - config.half
-    code[..., 4] = np.where(_JUMPS[code[..., 0]], np.minimum(code[..., 4], size), words)
+    code[..., 4] = np.where(JUMPS[code[..., 0]], np.minimum(code[..., 4], size), words)
     return code
 
 
@@ -489,7 +482,7 @@ class SampleRuns:
         for k, cell in np.argwhere((touched[2] >= 0) & (starts["program"] >= 0)):
             program = 0 if self.one_program else part.start + k
             row = self.rows[program, cell]
-            for field in np.flatnonzero(_USES[:, row[0]]):
+            for field in np.flatnonzero(_USES[row[0]]):
                 key = int(program), int(cell), int(field)
                 if key not in fields:
                     fields[key] = self._other_instructions(row, int(field), int(widths[field]))

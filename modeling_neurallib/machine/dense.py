@@ -24,7 +24,7 @@ from torch.nn.functional import one_hot, pad
 from ...configuration.machine_config import MachineConfig
 from .circuits import CIRCUITS, evaluate_circuit
 from .exact import validated
-from .operations import CODES, OPERATIONS, evaluate, signed
+from .operations import CODES, JUMPS, OPERATIONS, evaluate, signed
 from .state import GradientError, MachineError, check_arguments, code_points
 
 LARGEST_VALUES = 1_024
@@ -88,7 +88,7 @@ class SoftProgram:
             MachineError: an instruction is out of range.
         """
         code = torch.from_numpy(validated(instructions, config)).to(device)
-        jumps = torch.tensor(["l" in operation.operands for operation in OPERATIONS], device=device)[code[:, 0]]
+        jumps = torch.from_numpy(JUMPS).to(device)[code[:, 0]]
         immediate = torch.where(jumps, code[:, 4], code[:, 4] % config.values)
         registers, entries = config.registers, max(config.values, len(code))
         columns = zip(

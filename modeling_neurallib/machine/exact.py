@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from ...configuration.machine_config import MachineConfig
-from .operations import CODES, FIELDS, OPERATIONS, Fault, address, evaluate, signed
+from .operations import CODES, FIELDS, JUMPS, OPERATIONS, Fault, address, evaluate, signed
 from .state import (
     FinalStates,
     MachineError,
@@ -67,7 +67,7 @@ def validated(instructions: np.ndarray, config: MachineConfig) -> np.ndarray:
     _refuse(code, 0, 0, len(OPERATIONS) - 1, np.ones(len(code), bool))
     for field in (1, 2, 3):
         _refuse(code, field, 0, config.registers - 1, np.ones(len(code), bool))
-    targets = np.array(["l" in operation.operands for operation in OPERATIONS])[code[:, 0]]
+    targets = JUMPS[code[:, 0]]
     words = np.array(["i" in operation.operands for operation in OPERATIONS])[code[:, 0]]
     _refuse(code, 4, 0, len(code) - 1, targets)
     _refuse(code, 4, -config.half, config.half - 1, words)

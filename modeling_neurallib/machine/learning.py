@@ -44,15 +44,8 @@ from .adjoint import SLOTS, alternatives, checked_rows, first_right, packed, run
 from .counterfactual import Kind
 from .dense import DenseMachine, SoftProgram
 from .exact import ExactMachine, validated
-from .operations import OPERATIONS
+from .operations import JUMPS, OPERATIONS, READS
 from .state import MachineError
-
-READS = np.array(
-    [[True, *(x in o.operands for x in "abt"), "i" in o.operands or "l" in o.operands] for o in OPERATIONS]
-)
-"""Which fields an operation reads, bool [operations, 5], columns as ``operations.FIELDS``."""
-
-_JUMPS = np.array(["l" in operation.operands for operation in OPERATIONS])
 
 
 class LearningError(MachineError):
@@ -236,7 +229,7 @@ def discretised(program: SoftProgram, config: MachineConfig, origin: np.ndarray 
     words = torch.nn.functional.pad(immediate, (0, -immediate.shape[1] % values)).reshape(size, -1, values).sum(1)
     best = words.argmax(-1).numpy()
     code[:, 4] = np.where(
-        _JUMPS[code[:, 0]], immediate[:, :size].argmax(-1).numpy(), best - values * (best >= config.half)
+        JUMPS[code[:, 0]], immediate[:, :size].argmax(-1).numpy(), best - values * (best >= config.half)
     )
     return np.where(READS[code[:, 0]], code, 0 if origin is None else origin)
 
@@ -419,13 +412,13 @@ def started(instructions: np.ndarray, config: MachineConfig) -> np.ndarray:
 def entries(instructions: np.ndarray, config: MachineConfig) -> np.ndarray:
     """Instructions that are in range as indices into their distributions, int64 [P, 5], those that are not read too."""
     code = instructions.copy()
-    code[:, 4] = np.where(_JUMPS[code[:, 0]], code[:, 4], code[:, 4] % config.values)
+    code[:, 4] = np.where(JUMPS[code[:, 0]], code[:, 4], code[:, 4] % config.values)
     return code
 
 
 def as_instructions(code: np.ndarray, config: MachineConfig, origin: np.ndarray | None = None) -> np.ndarray | None:
     """Instructions of fields given as indices, those that are not read as in ``origin`` or 0; None if one jumps past the end."""
-    jumps = _JUMPS[code[:, 0]]
+    jumps = JUMPS[code[:, 0]]
     if (code[jumps, 4] >= len(code)).any():
         return None
     words = code[:, 4] % config.values
@@ -455,7 +448,7 @@ class Trial:
 
     def judge(self, program: np.ndarray) -> bool:
         """Whether a program is right on all examples; it is kept if it is the best so far."""
-        jumps = self._rows & _JUMPS[program[:, 0]]
+        jumps = self._rows & JUMPS[program[:, 0]]
         if not self._rows[program[jumps, 4]].all():
             return False
         found = judge(program, self._config, self._examples, self.limit)
@@ -474,7 +467,7 @@ class Trial:
         program = as_instructions(code, self._config, self._origin)
         if program is None or np.array_equal(program, self.best) or not list(self.all_right(code, _NO_EDIT)):
             return
-        jumps = self._rows & _JUMPS[program[:, 0]]
+        jumps = self._rows & JUMPS[program[:, 0]]
         if self._rows[program[jumps, 4]].all():
             found = judge(program, self._config, self._examples, self.limit)
             self.runs += len(self._examples)

@@ -33,6 +33,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 
+import numpy as np
+
 
 class Fault(IntEnum):
     """Why a run of the exact engine was stopped. A run with a fault has no result."""
@@ -172,6 +174,14 @@ FIELDS = ("operation", "source_a", "source_b", "target", "immediate")
 
 ``immediate`` is a signed integer, or a code address for operations with the operand ``l``.
 """
+
+JUMPS = np.array(["l" in operation.operands for operation in OPERATIONS])
+"""Whether the immediate of an operation is a code address, bool [operations]."""
+
+READS = np.array(
+    [[True, *(x in o.operands for x in "abt"), "i" in o.operands or "l" in o.operands] for o in OPERATIONS]
+)
+"""Which fields an operation reads, bool [operations, 5], columns as ``FIELDS``."""
 
 
 def evaluate(code: int, a: int, b: int, immediate: int, values: int) -> tuple[int, Fault]:

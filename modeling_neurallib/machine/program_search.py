@@ -14,7 +14,6 @@ import numpy as np
 from ...configuration.machine_config import MachineConfig
 from .dense import SoftProgram
 from .learning import (
-    READS,
     Examples,
     Learned,
     LearningError,
@@ -26,6 +25,7 @@ from .learning import (
     started,
     widths_of,
 )
+from .operations import READS
 
 _CHUNK = 4_096
 _IDLE = 1_000

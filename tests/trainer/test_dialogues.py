@@ -32,8 +32,8 @@ def library():
 def check(dialogue: Dialogue) -> None:
     assert len(dialogue.messages) % 2 == 1
     assert all(message.strip() for message in dialogue.messages)
-    # A name in braces is a place that was not filled, but for LaTeX's \operatorname{lcm} and \text{lcm}.
-    unfilled = re.compile(r"(?<!\\operatorname)(?<!\\text)\{[a-z]\w*\}")
+    # LaTeX has braces of its own.
+    unfilled = re.compile(r"\{(a|b|n|numbers|text|letter|expression|name2?|things|place|x|y|first|second|third)\}")
     assert not any(unfilled.search(message) for message in dialogue.messages[::2]), dialogue
     for step in dialogue.steps:
         assert len(step.arguments) == len(step.spans) == len(PARAMETERS[step.program])

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from neurallib.modeling_neurallib.objective import CallBatch, MarginalObjective, stretched
+from neurallib.modeling_neurallib.objective import CallBatch, MarginalObjective, lengthened
 from neurallib.modeling_neurallib.selector import UNSEEN
 from neurallib.trainer.dialogues import Dialogue
 from neurallib.trainer.features import FeatureCache
@@ -158,13 +158,35 @@ def test_the_likelihood_sums_over_all_ways_to_call(
             assert float(found[row]) == pytest.approx(by_enumeration(tiny_model, batch, row), abs=1e-3, rel=1e-5)
 
 
-def test_stretching_counts_numbers_several_times(lessons: Lessons) -> None:
+def test_lists_are_lengthened_in_half_of_the_rows(lessons: Lessons) -> None:
     batch = collate([lessons[i] for i in range(len(lessons))])["batch"]
     torch.manual_seed(0)
-    changed = torch.stack([stretched(batch, 10.0) - batch.weights for _ in range(20)])
-    assert changed.min() >= 0 and 0 < changed.max() <= math.log(10.0) + 1e-6
-    assert not changed[:, batch.weights <= UNSEEN].any()
-    assert not changed[:, 3].any(), "a conversation without a number has nothing to stretch"
+    drawn = [lengthened(batch, 10.0) for _ in range(20)]
+    heavier = torch.stack([one.weights - batch.weights for one in drawn])
+    moved = torch.stack([one.features - batch.features for one in drawn])
+    assert heavier.min() >= 0 and 0 < heavier.max() <= math.log(10.0) + 1e-6
+    assert not heavier[:, batch.weights <= UNSEEN].any() and not moved[:, batch.weights <= UNSEEN].any()
+    assert not heavier[:, 3].any() and not moved[:, 3].any(), "a conversation without a number has nothing to lengthen"
+    assert moved.abs().amax() > 0 and bool(((heavier > 0).any(-1) | ~moved.any(-1).any(-1)).all())
+    # The states of a row's numbers are all moved alike, and by no more than to the mean of another row's.
+    for one in moved[:, 0]:
+        touched = one[one.any(-1)]
+        torch.testing.assert_close(touched, touched[:1].expand_as(touched))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_the_backbone_alone_counts_as_told(lessons: Lessons, tiny_model: NeuralLibForCausalLM, share: float) -> None:
+    """p(reply) = p(calls) + alone_weight · p(backbone alone) where calls explain it, and is as it was elsewhere."""
+    computer = tiny_model.computer.eval()
+    computer.selector.no_call.bias.data.zero_()
+    batch = collate([lessons[i] for i in range(len(lessons))])["batch"]
+    plain, parts = MarginalObjective(computer).score(batch)
+    computer.alone_weight = share
+    found, _ = MarginalObjective(computer).score(batch)
+    explained = torch.tensor([bool(one) for one in batch.explanations])
+    torch.testing.assert_close(found[~explained], plain[~explained])
+    expected = (plain.double().exp() - (1 - share) * parts["alone"].double().exp())[explained]
+    torch.testing.assert_close(found.double().exp()[explained], expected, rtol=1e-3, atol=1e-12)
 
 
 def test_a_computer_that_trains_stretches_what_it_scores(
@@ -178,13 +200,13 @@ def test_a_computer_that_trains_stretches_what_it_scores(
     assert torch.equal(computer.eval() and objective.score(batch)[0], plain), "what answers is not stretched"
     computer.training = True  # and its parts as they answer: without dropout
     torch.manual_seed(1)
-    weights = stretched(batch, 10.0)
-    changed = (weights != batch.weights).any(1)
+    longer = lengthened(batch, 10.0)
+    changed = (longer.weights != batch.weights).any(1)
     assert changed.any() and not changed.all()
     torch.manual_seed(1)
     found, _ = objective.score(batch)
     computer.stretch = 1.0
-    expected, _ = objective.score(dataclasses.replace(batch, weights=weights))
+    expected, _ = objective.score(longer)
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(found[~changed], plain[~changed])
     assert (found - plain)[changed].abs().min() > 0
