@@ -18,7 +18,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import pairwise, permutations
+from itertools import chain, pairwise, permutations
 from math import log
 from typing import TYPE_CHECKING, Any
 
@@ -165,6 +165,7 @@ def search(
     budget: int,
     machine: MachineConfig | None = None,
     max_steps: int = 200_000,
+    known: dict[tuple[str, tuple[str, ...]], str | None] | None = None,
 ) -> list[tuple[int, Labelling]]:
     """Calls on a text whose result is exactly ``wanted``.
 
@@ -173,14 +174,24 @@ def search(
 
     Args:
         programs: (index of the key, name, arity) of the programs that may be called. budget: runs.
+        known: results of earlier calls, by name and arguments, which are not run again; those of this search are added.
     Returns:
         (index of the key, pieces in ``text``) of each.
     """
+    results_of = {} if known is None else known
     kinds = {arity: proposals(text, arity) for arity in {arity for _, _, arity in programs}}
+    copies = {
+        labelling: tuple(pieces_text(text, argument) for argument in labelling)
+        for kind in kinds.values()
+        for labelling in chain(*kind)
+    }
 
     def run(candidates: Sequence[tuple[int, str, Labelling]]) -> list[str | None]:
-        calls = [(name, [pieces_text(text, argument) for argument in labelling]) for _, name, labelling in candidates]
-        return [outcome.text for outcome in library.run_batch(calls, machine=machine, max_steps=max_steps)]
+        calls = [(name, copies[labelling]) for _, name, labelling in candidates]
+        new = list({call: None for call in calls if call not in results_of})
+        outcomes = library.run_batch(new, machine=machine, max_steps=max_steps)
+        results_of.update((call, outcome.text) for call, outcome in zip(new, outcomes, strict=True))
+        return [results_of[call] for call in calls]
 
     groups = [(index, name, kind) for index, name, arity in programs for kind in kinds[arity] if kind]
     probes = [(index, name, labelling) for index, name, kind in groups for labelling in _spread(kind)[0]]
@@ -511,10 +522,13 @@ class MarginalObjective:
         count = int(np.searchsorted(characters.tokens, first, side="right"))
         reply = list(tokens[first + 1 :])
         found: list[Explanation] = []
+        known: dict[tuple[str, tuple[str, ...]], str | None] = {}
         for whole in (True, False):
             for wanted, start, lead, length in self._results(reply, first, whole):
                 for offset, text in self.stretches(characters, count):
-                    calls = search(library, self.programs(), text, wanted, self.budget, self.computer.machine)
+                    calls = search(
+                        library, self.programs(), text, wanted, self.budget, self.computer.machine, known=known
+                    )
                     for program, pieces in calls:
                         shifted = tuple(tuple((s + offset, e + offset) for s, e in argument) for argument in pieces)
                         found.append(Explanation(start, program, shifted, lead, length))

@@ -270,7 +270,8 @@ def _interpret(  # pragma: no cover - runs compiled
     while values >> (width + 1):
         width += 1
     words = memory.shape[1]
-    dirty = np.zeros((words >> _PAGE) + 1, np.uint8)
+    dirty = np.zeros(((words >> _PAGE) + 8) & ~7, np.uint8)
+    eights = dirty.view(np.uint64)  # few pages of many are written: eight are looked at at once
     stack = np.empty(call_depth, np.int32)
     for run in range(len(program_counters)):
         r = registers[run]
@@ -437,11 +438,13 @@ def _interpret(  # pragma: no cover - runs compiled
                         break
                     output[end + offset] = np.uint32(point)
             output_bounds[run + 1] = end + length if fault == 0 else end
-            for page in range(len(dirty)):
-                if dirty[page]:
-                    dirty[page] = 0
-                    for offset in range(page << _PAGE, min((page + 1) << _PAGE, words)):
-                        m[offset] = 0
+            for eight in range(len(eights)):
+                if eights[eight] != 0:
+                    for page in range(eight << 3, (eight + 1) << 3):
+                        if dirty[page]:
+                            for offset in range(page << _PAGE, min((page + 1) << _PAGE, words)):
+                                m[offset] = 0
+                    eights[eight] = 0
         faults[run] = fault
     return output
 

@@ -50,7 +50,7 @@ def asked(dialogue: Dialogue) -> Iterator[str]:
             yield file
         elif file in ("follow_ups", "several"):
             text = (tasks.PHRASINGS / f"{file}.txt").read_text(encoding="utf-8").splitlines()
-            line = [row.strip() for row in text if row.strip() and not row.startswith("#")][int(number)]
+            line = [row.strip() for row in text if row.strip() and not row.startswith("# ")][int(number)]
             yield from set(line.partition(":")[0].split()) & set(tasks.PARAMETERS)
 
 
