@@ -164,11 +164,51 @@ def _columns(rows: Sequence[tuple[int, ...]], width: int, like: Tensor) -> tuple
 
 
 def decode(potentials: np.ndarray, arguments: int) -> np.ndarray:
-    """The roles of the most probable chain (Viterbi): [C, A' + 6] → int64 [C], roles 0…``arguments``.
+    """The roles of the most probable chain in which no argument is empty: [C, A' + 6] → int64 [C], roles 0…``arguments``.
+
+    A program runs on all of its arguments or not at all. Texts of fewer characters than arguments have the most probable chain.
 
     Args:
         potentials: of A' ≥ ``arguments`` roles. arguments: how many the program has.
     """
+    labelling = most_probable(potentials, arguments)
+    if len(potentials) < arguments or len(set(labelling.tolist()) - {0}) == arguments:
+        return labelling
+    return _with_every_role(potentials, arguments)
+
+
+def _with_every_role(potentials: np.ndarray, arguments: int) -> np.ndarray:
+    """The most probable chain with every role in it: Viterbi over (roles so far, state), roles so far as the digits of a number."""
+    count, states, subsets = len(potentials), 1 + 2 * arguments, 1 << arguments
+    own = torch.from_numpy(np.concatenate([potentials[:, :arguments], potentials[:, -len(MOVES) :]], axis=1)).double()
+    moves = _transitions(own, arguments).numpy()
+    scores = np.full((subsets, states), 2.0 * FORBIDDEN * count)
+    first = _first(own[0], arguments).numpy()
+    role_of = np.array([0, *range(1, arguments + 1), *[0] * arguments])
+    digit = np.where(role_of > 0, 1 << np.maximum(role_of - 1, 0), 0)
+    scores[digit, np.arange(states)] = first
+    back = np.zeros((count, subsets, states, 2), dtype=np.int64)
+    for place in range(1, count):
+        reached = scores[:, :, None] + moves[place]
+        source, best = reached.argmax(1), reached.max(1)
+        following = np.full_like(scores, 2.0 * FORBIDDEN * count)
+        for subset in range(subsets):
+            for state in range(states):
+                into = subset | digit[state]
+                if best[subset, state] > following[into, state]:
+                    following[into, state] = best[subset, state]
+                    back[place, into, state] = subset, source[subset, state]
+        scores = following
+    subset, state = subsets - 1, int(scores[-1, : arguments + 1].argmax())
+    labelling = np.zeros(count, dtype=np.int64)
+    for place in range(count - 1, -1, -1):
+        labelling[place] = role_of[state]
+        subset, state = back[place, subset, state]
+    return labelling
+
+
+def most_probable(potentials: np.ndarray, arguments: int) -> np.ndarray:
+    """The roles of the most probable chain, whatever is in it (Viterbi): as :func:`decode`."""
     count = len(potentials)
     if count == 0:
         return np.zeros(0, dtype=np.int64)

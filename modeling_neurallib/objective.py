@@ -335,6 +335,15 @@ def explanations_of(labels: Tensor) -> list[list[Explanation] | None]:
     return rows
 
 
+def _logsumexp_of_groups(values: Tensor, groups: Tensor, count: int) -> Tensor:
+    """log Σ exp of the values [X] of each group: int64 [X] → [count]; no group is empty."""
+    with torch.no_grad():
+        most = torch.full((count,), UNSEEN, dtype=values.dtype, device=values.device)
+        most = most.scatter_reduce(0, groups, values, "amax")
+    sums = torch.zeros_like(most).index_add(0, groups, (values - most[groups]).exp())
+    return most + sums.log()
+
+
 class MarginalObjective:
     """log p(reply), marginal over calls.
 
@@ -429,18 +438,22 @@ class MarginalObjective:
         zero = torch.zeros_like(call)
         call = call + torch.where(closing, ends[row, inside, END], zero)
         call = call + torch.where(going, ends[row, inside, GO_ON], zero)
-        # Calls that may come after each: of the same row, not before its end. [X, X], few.
-        after = (row[:, None] == row[None]) & (start[None] >= last[:, None]) & going[:, None]
         total = before[:, -1]
-        behind = before[row, inside]
-        silent = torch.where(going, total[row] - behind, zero)
-        value = call + silent
-        followed = after.any(1)
-        for _ in range(int(followed.sum()) and max(len(found) for found in batch.explanations)):
-            chosen = followed.nonzero().flatten()
-            reached = (before[row, start] + value)[None] - behind[chosen, None]
-            continued = torch.where(after[chosen], reached, UNSEEN).logsumexp(1)
-            renewed = value.index_copy(0, chosen, call[chosen] + torch.logaddexp(silent[chosen], continued))
+        # Of the places [P] at which calls begin, those that come after each of the ends [E] at which calls end, in its row.
+        places, at_place = torch.unique(torch.stack([row, start]), dim=1, return_inverse=True)
+        edges, at_end = torch.unique(torch.stack([row, last]), dim=1, return_inverse=True)
+        goes_on = torch.zeros(edges.shape[1], dtype=torch.bool, device=device).index_put((at_end,), going)
+        after = (edges[0, :, None] == places[0]) & (places[1] >= edges[1, :, None]) & goes_on[:, None]
+        behind = before[edges[0], edges[1].clamp(max=length - 1)]
+        silent = torch.where(goes_on, total[edges[0]] - behind, torch.zeros_like(behind))
+        begun = before[places[0], places[1]]
+        rest, followed = silent, after.any(1)
+        value = call + rest[at_end]
+        for _ in range(int(followed.any()) and max(len(found) for found in batch.explanations)):
+            reached = begun + _logsumexp_of_groups(value, at_place, places.shape[1])
+            continued = torch.where(after, reached[None] - behind[:, None], UNSEEN).logsumexp(1)
+            rest = torch.where(followed, torch.logaddexp(silent, continued), silent)
+            renewed = call + rest[at_end]
             if torch.equal(renewed, value):
                 break
             value = renewed

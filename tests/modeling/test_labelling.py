@@ -21,6 +21,7 @@ from neurallib.modeling_neurallib.labelling import (
     decode,
     labelling_scores,
     log_partition,
+    most_probable,
     role_probabilities,
 )
 
@@ -117,6 +118,9 @@ def test_decoding_finds_the_best_chain(seed: int, count: int, arguments: int) ->
     potentials = drawn(seed, 1, count, arguments)[0]
     found = chains(potentials, arguments)
     best = max(found, key=lambda chain: found[chain])
+    assert tuple(most_probable(potentials.numpy(), arguments)) == roles(best, arguments)
+    whole = {chain: value for chain, value in found.items() if len(set(roles(chain, arguments)) - {0}) == arguments}
+    best = max(whole, key=lambda chain: whole[chain]) if count >= arguments else best
     assert tuple(decode(potentials.numpy(), arguments)) == roles(best, arguments)
 
 
@@ -126,6 +130,7 @@ def test_decoding_for_fewer_arguments_leaves_the_other_roles_out(seed: int, coun
     potentials = drawn(seed, 1, count, 2)[0].numpy()
     kept = np.delete(potentials, 1, axis=1)
     assert decode(potentials, 1).tolist() == decode(kept, 1).tolist()
+    assert most_probable(potentials, 1).tolist() == most_probable(kept, 1).tolist()
 
 
 @given(st.integers(0, 2**31), st.lists(st.integers(1, 40), min_size=1, max_size=4))
