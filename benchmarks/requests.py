@@ -2,6 +2,7 @@
 
     python benchmarks/requests.py unseen      benchmarks/requests_unseen.jsonl, written by someone shown the docstrings only
     python benchmarks/requests.py blind       benchmarks/requests_blind_2.jsonl, likewise, written later by someone else
+    python benchmarks/requests.py third       benchmarks/requests_blind_3.jsonl, likewise, by a third writer, later still
     python benchmarks/requests.py dialogues   benchmarks/requests_dialogues.jsonl: later turns, follow-ups, two requests in one
     python benchmarks/requests.py seen        wordings of the training set, new values
     python benchmarks/requests.py long        numbers of 40 digits, lists of 64; trained on ≤ 4 digits and ≤ 8 numbers
@@ -55,7 +56,10 @@ def requests(kind: str, count: int) -> list[dict[str, Any]]:
     ]
 
 
-FILES = {"unseen": "requests_unseen.jsonl", "blind": "requests_blind_2.jsonl", "dialogues": "requests_dialogues.jsonl"}
+FILES = {
+    "unseen": "requests_unseen.jsonl", "blind": "requests_blind_2.jsonl", "third": "requests_blind_3.jsonl",
+    "dialogues": "requests_dialogues.jsonl",
+}  # fmt: skip
 
 
 def as_request(dialogue: dict[str, Any]) -> dict[str, Any]:

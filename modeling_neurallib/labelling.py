@@ -164,7 +164,7 @@ def _columns(rows: Sequence[tuple[int, ...]], width: int, like: Tensor) -> tuple
 
 
 def decode(potentials: np.ndarray, arguments: int) -> np.ndarray:
-    """The roles of the most probable chain in which no argument is empty: [C, A' + 6] → int64 [C], roles 0…``arguments``.
+    """The roles of the most probable chain in which every argument has a character: [C, A' + 6] → int64 [C], roles 0…``arguments``.
 
     A program runs on all of its arguments or not at all. Texts of fewer characters than arguments have the most probable chain.
 
@@ -182,23 +182,22 @@ def _with_every_role(potentials: np.ndarray, arguments: int) -> np.ndarray:
     count, states, subsets = len(potentials), 1 + 2 * arguments, 1 << arguments
     own = torch.from_numpy(np.concatenate([potentials[:, :arguments], potentials[:, -len(MOVES) :]], axis=1)).double()
     moves = _transitions(own, arguments).numpy()
-    scores = np.full((subsets, states), 2.0 * FORBIDDEN * count)
-    first = _first(own[0], arguments).numpy()
+    never = 2.0 * FORBIDDEN * count
     role_of = np.array([0, *range(1, arguments + 1), *[0] * arguments])
     digit = np.where(role_of > 0, 1 << np.maximum(role_of - 1, 0), 0)
-    scores[digit, np.arange(states)] = first
+    scores = np.full((subsets, states), never)
+    scores[digit, np.arange(states)] = _first(own[0], arguments).numpy()
+    # A piece of an argument is reached from subsets that have its digit and from those that lack it; it leaves only the former.
+    having, every = np.arange(subsets)[:, None], np.arange(states)
+    lacking, valid = having & ~digit, (having & digit) == digit
     back = np.zeros((count, subsets, states, 2), dtype=np.int64)
     for place in range(1, count):
         reached = scores[:, :, None] + moves[place]
         source, best = reached.argmax(1), reached.max(1)
-        following = np.full_like(scores, 2.0 * FORBIDDEN * count)
-        for subset in range(subsets):
-            for state in range(states):
-                into = subset | digit[state]
-                if best[subset, state] > following[into, state]:
-                    following[into, state] = best[subset, state]
-                    back[place, into, state] = subset, source[subset, state]
-        scores = following
+        new = best[lacking, every] > best
+        subset_before = np.where(new, lacking, having)
+        scores = np.where(valid, best[subset_before, every], never)
+        back[place] = np.stack([subset_before, source[subset_before, every]], axis=-1)
     subset, state = subsets - 1, int(scores[-1, : arguments + 1].argmax())
     labelling = np.zeros(count, dtype=np.int64)
     for place in range(count - 1, -1, -1):

@@ -18,7 +18,8 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import chain, pairwise, permutations
+from functools import cache
+from itertools import pairwise, permutations
 from math import log
 from typing import TYPE_CHECKING, Any
 
@@ -180,14 +181,13 @@ def search(
     """
     results_of = {} if known is None else known
     kinds = {arity: proposals(text, arity) for arity in {arity for _, _, arity in programs}}
-    copies = {
-        labelling: tuple(pieces_text(text, argument) for argument in labelling)
-        for kind in kinds.values()
-        for labelling in chain(*kind)
-    }
+
+    @cache
+    def copies(labelling: Labelling) -> tuple[str, ...]:
+        return tuple(pieces_text(text, argument) for argument in labelling)
 
     def run(candidates: Sequence[tuple[int, str, Labelling]]) -> list[str | None]:
-        calls = [(name, copies[labelling]) for _, name, labelling in candidates]
+        calls = [(name, copies(labelling)) for _, name, labelling in candidates]
         new = list({call: None for call in calls if call not in results_of})
         outcomes = library.run_batch(new, machine=machine, max_steps=max_steps)
         results_of.update((call, outcome.text) for call, outcome in zip(new, outcomes, strict=True))
@@ -339,7 +339,7 @@ def _logsumexp_of_groups(values: Tensor, groups: Tensor, count: int) -> Tensor:
     """log Σ exp of the values [X] of each group: int64 [X] → [count]; no group is empty."""
     with torch.no_grad():
         most = torch.full((count,), UNSEEN, dtype=values.dtype, device=values.device)
-        most = most.scatter_reduce(0, groups, values, "amax")
+        most = most.scatter_reduce(0, groups, values, "amax", include_self=False)
     sums = torch.zeros_like(most).index_add(0, groups, (values - most[groups]).exp())
     return most + sums.log()
 
@@ -449,7 +449,8 @@ class MarginalObjective:
         begun = before[places[0], places[1]]
         rest, followed = silent, after.any(1)
         value = call + rest[at_end]
-        for _ in range(int(followed.any()) and max(len(found) for found in batch.explanations)):
+        # A chain of calls goes from place to place of its row.
+        for _ in range(int(followed.any()) and int(places[0].bincount().max())):
             reached = begun + _logsumexp_of_groups(value, at_place, places.shape[1])
             continued = torch.where(after, reached[None] - behind[:, None], UNSEEN).logsumexp(1)
             rest = torch.where(followed, torch.logaddexp(silent, continued), silent)

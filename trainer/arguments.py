@@ -104,8 +104,8 @@ class NeuralLibTrainingArguments(TrainingArguments):
     alone_weight: float = field(
         default=1.0,
         metadata={
-            "help": "What the backbone alone counts as an explanation of an answer that calls explain too; 0: such an answer is "
-            "always computed, even where the backbone would say the same; 0 to 1."
+            "help": "What the backbone alone counts as an explanation of an answer that calls explain too; 0: at least one call is "
+            "made for it, even where the backbone would say the same; 0 to 1."
         },
     )
     tempering: float = field(

@@ -50,8 +50,8 @@ class Recipe:
         budget: exact runs spent on the search of one answer. most_explanations: an answer with more is left out.
         validation: conversations with wordings that training never sees.
         prompt_weight: weight of "no call within the prompt" beside the likelihood of the reply.
-        stretch: the most that a number or a separator is counted as in attention while training (each row draws from 1 to
-            this), which stands for longer lists than any that is trained on. tempering: see :class:`NeuralLibTrainingArguments`.
+        stretch: how much longer than they are lists look while training, at most: see ``lengthened`` in ``objective.py``.
+            tempering: see :class:`NeuralLibTrainingArguments`.
         heads: fields of ``NeuralLibConfig`` that shape the heads.
         start_from: a folder of trained heads (``heads`` of another run) to go on from, with what LoRA added to their backbone.
         seed, epochs, batch_size, learning_rate, weight_decay, warmup: of the optimisation.

@@ -258,7 +258,8 @@ class NeuralLibTrainer(Trainer):
         """−(Σ log p(answer) + ``prompt_weight`` · Σ mean log p(no call in the prompt)) / sequences + ``retention`` · departure."""
         computer = self.language_model.computer
         computer.reading_weight = self._reading_weight() if model.training else 1.0
-        computer.stretch, computer.alone_weight = self.ours.stretch, self.ours.alone_weight
+        computer.alone_weight = self.ours.alone_weight if model.training else 1.0
+        computer.stretch = self.ours.stretch
         if model.training and self._descriptions is not None:
             drawn = self._descriptions.draw().to(computer.descriptions.device)
             for each in self.language_model._computers():
