@@ -465,8 +465,8 @@ class MarginalObjective:
         calls = torch.full_like(terms, UNSEEN).index_put((row, column), call).logsumexp(1)
         explained = torch.tensor([bool(found) for found in batch.explanations], device=device)
         calls = torch.where(explained, calls, torch.zeros_like(calls))
-        shares = [0.0 if number in batch.given else self.computer.alone_weight for number in range(len(total))]
-        weighed = total + torch.tensor([log(share) if share else UNSEEN for share in shares], device=device)
+        counted = [0.0 if number in batch.given else self.computer.alone_weight for number in range(len(total))]
+        weighed = total + torch.tensor([log(share) if share else UNSEEN for share in counted], device=device)
         alone = torch.where(explained, weighed, total)
         return torch.cat([alone[:, None], terms[:, 1:]], dim=1).logsumexp(1), calls
 

@@ -6,7 +6,7 @@ import importlib.util
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -134,7 +134,7 @@ def save_low_rank(adapted: Any, directory: Path) -> None:
         raise NeuralLibError(
             f"the adapter ({kinds}) is not B·A of linear layers alone and cannot be shipped as low-rank weights: train plain LoRA"
         )
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for name, module in adapted.get_base_model().named_modules():
         if hasattr(module, "lora_A"):
             (adapter,) = module.active_adapters
@@ -152,11 +152,11 @@ def merge_low_rank(base: PreTrainedModel, tensors: dict[str, torch.Tensor]) -> N
     Raises:
         NeuralLibError: the tensors are for another backbone.
     """
-    additions = []
+    additions: list[tuple[torch.Tensor, torch.Tensor]] = []
     for name in sorted({name.rpartition(".")[0] for name in tensors}):
         down, up = tensors[f"{name}.A"].float(), tensors[f"{name}.B"].float()
         try:
-            weight = base.get_submodule(name).weight
+            weight = cast(torch.Tensor, base.get_submodule(name).weight)
         except AttributeError as error:
             raise NeuralLibError(f"the low-rank weights are for a backbone with {name}, which this one lacks") from error
         if weight.shape != (up.shape[0], down.shape[1]):
