@@ -498,7 +498,13 @@ class NeuralLibModel(LlamaModel):
         noting = active and not torch.compiler.is_compiling()
         states: dict[int, Tensor] | None = {} if noting else None
         token = _notes.set(states) if noting else None
+        remembered = past_key_values if cache is None else cache
+        layers = remembered.layers if isinstance(remembered, Cache) else []
+        own = [layer for layer in layers if isinstance(layer, CallLayer)]
         try:
+            # The masks of a static cache leave its unwritten places out only where all of its layers say that they are static.
+            for layer in own:
+                layer.is_compileable = True
             output = super().forward(
                 input_ids=input_ids,
                 attention_mask=attention_mask,
@@ -506,10 +512,12 @@ class NeuralLibModel(LlamaModel):
                 inputs_embeds=inputs_embeds,
                 use_cache=use_cache,
                 output_hidden_states=True if active and not noting else wanted,
-                **{CACHE: past_key_values if cache is None else cache},
+                **{CACHE: remembered},
                 **kwargs,
             )
         finally:
+            for layer in own:
+                layer.is_compileable = False
             if token is not None:
                 _notes.reset(token)
         calls, interventions = None, None

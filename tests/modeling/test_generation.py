@@ -73,6 +73,18 @@ MODES: dict[str, dict[str, Any]] = {
 }
 
 
+def test_a_static_cache_hides_its_unwritten_places(tiny_model: NeuralLibForCausalLM, prompt: torch.Tensor) -> None:
+    """Nothing is called; a second run finds the places that the first one wrote, and may not look at them either."""
+    settings: dict[str, Any] = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None}
+    settings |= {"output_logits": True, "return_dict_in_generate": True, "pad_token_id": 0}
+    expected = tiny_model.generate(prompt, **settings)
+    assert expected.calls == ((),)
+    for _ in range(2):
+        found = tiny_model.generate(prompt, cache_implementation="static", **settings)
+        torch.testing.assert_close(torch.stack(found.logits), torch.stack(expected.logits), rtol=1e-4, atol=1e-5)
+        tiny_model.generate(prompt.flip(1), cache_implementation="static", **settings)
+
+
 @pytest.mark.parametrize("mode", MODES, ids=lambda name: name.replace(" ", "_"))
 def test_equals_the_uncached_run(calling: NeuralLibForCausalLM, prompt: torch.Tensor, mode: str) -> None:
     found, expected = greedy(calling, prompt, **MODES[mode])[0].tolist(), uncached(calling, prompt)
