@@ -717,7 +717,7 @@ class NeuralLibForCausalLM(Sharing, LibraryManagement, LlamaForCausalLM):  # typ
         """As ``LlamaForCausalLM``, with calls.
 
         With ``labels`` (int64 [B, L], −100 for the prompt) the loss is the negative log-likelihood of the answers, summed over
-        calls; logits are then the backbone's. ``call_targets`` (int64 [B, K, 8], see :func:`~.objective.call_labels`) says which
+        calls; logits are then the backbone's. ``call_targets`` (int64 [B, K, 9], see :func:`~.objective.call_labels`) says which
         calls explain them; without it they are searched for.
         """
         training = labels is not None and not self.computer.idle

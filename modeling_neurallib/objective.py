@@ -44,6 +44,7 @@ class Explanation:
     Attributes:
         start: the column of the last token before the result (where the gate opens). program: index of its key.
         pieces: per argument, the character pieces copied. lead: index into ``LEADS``. length: tokens of the result, lead included.
+        candidates: how many labellings there were for the program, of which this is one.
     """
 
     start: int
@@ -51,6 +52,7 @@ class Explanation:
     pieces: tuple[tuple[Piece, ...], ...]
     lead: int
     length: int
+    candidates: int = 1
 
 
 def number_pieces(text: str) -> list[Piece]:
@@ -158,6 +160,15 @@ def pieces_text(text: str, pieces: Iterable[Piece]) -> str:
     return copied(text[start:end] for start, end in pieces)
 
 
+@dataclass(frozen=True)
+class Found:
+    """A call that the search found: index of the program's key, pieces, and the labellings that it ran of that program."""
+
+    program: int
+    pieces: Labelling
+    candidates: int
+
+
 def search(
     library: NeuralLibrary,
     programs: Sequence[tuple[int, str, int]],
@@ -167,7 +178,7 @@ def search(
     machine: MachineConfig | None = None,
     max_steps: int = 200_000,
     known: dict[tuple[str, tuple[str, ...]], str | None] | None = None,
-) -> list[tuple[int, Labelling]]:
+) -> list[Found]:
     """Calls on a text whose result is exactly ``wanted``.
 
     A few candidates of each kind are run first. Where a program answers all of them alike ("not a number", say) and not with
@@ -176,8 +187,6 @@ def search(
     Args:
         programs: (index of the key, name, arity) of the programs that may be called. budget: runs.
         known: results of earlier calls, by name and arguments, which are not run again; those of this search are added.
-    Returns:
-        (index of the key, pieces in ``text``) of each.
     """
     results_of = {} if known is None else known
     kinds = {arity: proposals(text, arity) for arity in {arity for _, _, arity in programs}}
@@ -196,9 +205,7 @@ def search(
     groups = [(index, name, kind) for index, name, arity in programs for kind in kinds[arity] if kind]
     probes = [(index, name, labelling) for index, name, kind in groups for labelling in _spread(kind)[0]]
     results = run(probes)
-    found = [
-        (index, labelling) for (index, _, labelling), text_ in zip(probes, results, strict=True) if text_ == wanted
-    ]
+    tried: list[tuple[int, Labelling, str | None]] = []
     rest: list[tuple[int, str, Labelling]] = []
     at = 0
     for index, name, kind in groups:
@@ -206,12 +213,12 @@ def search(
         seen = results[at : at + len(first)]
         at += len(first)
         if len(set(seen)) > 1 or seen[0] == wanted:
+            tried += [(index, labelling, text_) for labelling, text_ in zip(first, seen, strict=True)]
             rest += [(index, name, labelling) for labelling in others]
     rest = rest[: max(0, budget - len(probes))]
-    found += [
-        (index, labelling) for (index, _, labelling), text_ in zip(rest, run(rest), strict=True) if text_ == wanted
-    ]
-    return found
+    tried += [(index, labelling, text_) for (index, _, labelling), text_ in zip(rest, run(rest), strict=True)]
+    candidates = Counter(index for index, _, _ in tried)
+    return [Found(index, labelling, candidates[index]) for index, labelling, text_ in tried if text_ == wanted]
 
 
 def _spread(kind: list[Labelling]) -> tuple[list[Labelling], list[Labelling]]:
@@ -292,9 +299,10 @@ UNKNOWN, NOTHING = -1, -2
 
 
 def call_labels(rows: Sequence[Sequence[Explanation] | None]) -> Tensor:
-    """Explanations as a tensor that travels with ``labels``: int64 [B, K, 8], a line for each piece of an argument.
+    """Explanations as a tensor that travels with ``labels``: int64 [B, K, 9], a line for each piece of an argument.
 
-    A line holds (number of the explanation, start, program, lead, length, argument, first character, character after the last).
+    A line holds (number of the explanation, start, program, lead, length, candidates, argument, first character, character after
+    the last).
     Characters are counted in the sequence without its padding. Lines that hold nothing are −1.
 
     Args:
@@ -303,18 +311,18 @@ def call_labels(rows: Sequence[Sequence[Explanation] | None]) -> Tensor:
     tables: list[list[tuple[int, ...]]] = []
     for explanations in rows:
         lines: list[tuple[int, ...]] = [
-            (number, one.start, one.program, one.lead, one.length, argument, start, end)
+            (number, one.start, one.program, one.lead, one.length, one.candidates, argument, start, end)
             for number, one in enumerate(explanations or ())
             for argument, pieces in enumerate(one.pieces)
             for start, end in pieces
         ]
-        tables.append(lines or [(UNKNOWN if explanations is None else NOTHING, *[-1] * 7)])
+        tables.append(lines or [(UNKNOWN if explanations is None else NOTHING, *[-1] * 8)])
     longest = max(map(len, tables), default=0)
-    return torch.tensor([lines + [(-1,) * 8] * (longest - len(lines)) for lines in tables], dtype=torch.int64)
+    return torch.tensor([lines + [(-1,) * 9] * (longest - len(lines)) for lines in tables], dtype=torch.int64)
 
 
 def explanations_of(labels: Tensor) -> list[list[Explanation] | None]:
-    """What :func:`call_labels` was made from: int64 [B, K, 8] → explanations per sequence, None where they are not known."""
+    """What :func:`call_labels` was made from: int64 [B, K, 9] → explanations per sequence, None where they are not known."""
     rows: list[list[Explanation] | None] = []
     for lines in labels.tolist():
         if lines[0][0] == UNKNOWN:
@@ -328,8 +336,8 @@ def explanations_of(labels: Tensor) -> list[list[Explanation] | None]:
                 pieces[argument].append((start, end))
         rows.append(
             [
-                Explanation(start, program, tuple(map(tuple, pieces)), lead, length)
-                for (start, program, lead, length), pieces in found.values()
+                Explanation(start, program, tuple(map(tuple, pieces)), lead, length, candidates)
+                for (start, program, lead, length, candidates), pieces in found.values()
             ]
         )
     return rows
@@ -349,8 +357,9 @@ class MarginalObjective:
 
     A reader that has learned nothing prefers, by tens of nats, the explanations that copy the fewest characters: "9" is the
     maximum, the minimum, the sum and the reversal of "9". So with the computer's ``reading_weight`` w < 1 a labelling has the
-    probability p_reader^w · (1/n)^(1−w), n the labellings with which its program explains the answer: which program does so is
-    learned first.
+    probability p_reader^w · (1/n)^(1−w), n its program's candidates, as if one of them were read at random: a program with
+    hundreds of them explains much by chance ("5" is the length of many words). Which program is called is learned first. At
+    w = 0 nothing is read and only the decisions of replies are made, which takes a small part of the time.
     Source: Ueda & Nakano, Deterministic annealing EM algorithm, 1998, and the uniform alignments of Brown et al., 1993.
 
     While the computer trains, its ``stretch`` > 1 makes lists look longer than they are: see :func:`lengthened`. Its
@@ -369,17 +378,17 @@ class MarginalObjective:
     def score(self, batch: CallBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """[B] log-likelihoods of the replies, and parts of them, [B] each.
 
-        Parts: ``prompt_no_call``, the mean log p(no call) on the prompt; ``alone``, log p without any call; ``calls``, log p of
-        the calls that explain the reply (gate, program, reading, lead, end), 0 where there are none; and, without a gradient,
-        ``entropy`` (nats) over programs and "no call", and ``opens`` (0 or 1), whether the gate opens, both where the first
-        of the calls begins, else at the last prompt token.
+        Parts: ``prompt_no_call``, the mean log p(no call) on the prompt (0 where nothing is read); ``alone``, log p without any
+        call; ``calls``, log p of the calls that explain the reply (gate, program, reading, lead, end), 0 where there are none;
+        and, without a gradient, ``entropy`` (nats) over programs and "no call", and ``opens`` (0 or 1), whether the gate opens,
+        both where the first of the calls begins, else at the last prompt token.
         """
         computer = self.computer
         if computer.training and computer.stretch > 1:
             batch = lengthened(batch, computer.stretch)
-        states = computer.projection(batch.features)
-        memory = computer.selector.remember(states)
-        pooled = computer.selector.pool(states, memory, causal(batch.weights, states.shape[1]))
+        reads = computer.reading_weight > 0
+        asked = batch.decisions | batch.prompt if reads else batch.decisions
+        pooled = self._pooled(batch, asked)
         keys = computer.keys()
         choices = computer.choose(pooled, keys, computer.allowed(), computer.biases())
         no_call = choices[..., 0]
@@ -390,9 +399,11 @@ class MarginalObjective:
         alone = before[:, -1]
         likelihoods, calls = alone, torch.zeros_like(alone)
         if any(batch.explanations):
-            labellings, flat = self._labellings(batch, computer.reader.projection(batch.features), pooled, keys)
+            flat = [(row, explanation) for row, found in enumerate(batch.explanations) for explanation in found]
+            labellings = self._labellings(batch, pooled, keys, flat) if reads else pooled.new_zeros(len(flat))
             likelihoods, calls = self._sum_over_calls(batch, choices, pooled, before, labellings, flat)
-        quiet = torch.where(batch.prompt, no_call, torch.zeros_like(no_call)).sum(1) / batch.prompt.sum(1).clamp(min=1)
+        spoken = batch.prompt & asked
+        quiet = torch.where(spoken, no_call, torch.zeros_like(no_call)).sum(1) / spoken.sum(1).clamp(min=1)
         with torch.no_grad():
             first = batch.decisions.int().argmax(1).tolist()
             places = [min((x.start for x in e), default=f) for e, f in zip(batch.explanations, first, strict=True)]
@@ -401,6 +412,19 @@ class MarginalObjective:
             opens = (chosen[:, 0].exp() < 1 - computer.config.call_threshold).to(chosen.dtype)
         parts = {"prompt_no_call": quiet, "alone": alone, "calls": calls, "entropy": entropy, "opens": opens}
         return likelihoods, parts
+
+    def _pooled(self, batch: CallBatch, asked: Tensor) -> Tensor:
+        """The selector's states [B, L, width] where bool [B, L] asks for them, elsewhere anything."""
+        rows, length = asked.shape
+        count = int(asked.sum(1).max()) if asked.numel() else 0
+        columns = asked.sort(dim=1, descending=True, stable=True).indices[:, :count]
+        seen = causal(batch.weights, length).gather(1, columns.unsqueeze(-1).expand(-1, -1, length))
+        states = self.computer.projection(batch.features)
+        memory = self.computer.selector.remember(states)
+        few = states.gather(1, columns.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
+        few = self.computer.selector.pool(few, memory, seen)
+        everywhere = torch.zeros(rows, length, few.shape[-1], dtype=few.dtype, device=few.device)
+        return everywhere.scatter(1, columns.unsqueeze(-1).expand(-1, -1, few.shape[-1]), few)
 
     def _sum_over_calls(
         self,
@@ -427,8 +451,7 @@ class MarginalObjective:
         lead = torch.tensor([x.lead for _, x in flat], device=device)
         weight = self.computer.reading_weight
         if weight < 1:
-            alike = Counter((r, x.start, x.length, x.program) for r, x in flat)
-            shares = torch.tensor([-log(alike[r, x.start, x.length, x.program]) for r, x in flat], device=device)
+            shares = torch.tensor([-log(x.candidates) for _, x in flat], device=device)
             labellings = weight * labellings + (1 - weight) * shares
         call = choices[row, start, 1 + program] + labellings + leads[row, start, lead]
         closing = torch.tensor(batch.ends, device=device)[row] == last + 1
@@ -471,16 +494,13 @@ class MarginalObjective:
         return torch.cat([alone[:, None], terms[:, 1:]], dim=1).logsumexp(1), calls
 
     def _labellings(
-        self, batch: CallBatch, states: Tensor, pooled: Tensor, keys: Tensor
-    ) -> tuple[Tensor, list[tuple[int, Explanation]]]:
-        """Log-probability of each explanation's labelling, flat over rows, and (row, explanation) of each.
+        self, batch: CallBatch, pooled: Tensor, keys: Tensor, flat: list[tuple[int, Explanation]]
+    ) -> Tensor:
+        """Log-probability of the labelling of each (row, explanation).
 
         What the selector made (pooled states, keys) the reader takes as it is: reading teaches the reader alone.
-
-        Args:
-            states: [B, L, width], the reader's projection of the features.
         """
-        flat = [(row, explanation) for row, found in enumerate(batch.explanations) for explanation in found]
+        states = self.computer.reader.projection(batch.features)
         places = sorted({(row, explanation.start) for row, explanation in flat})
         place_of = {place: index for index, place in enumerate(places)}
         device = states.device
@@ -512,7 +532,7 @@ class MarginalObjective:
         of_pair = [pair_of[place_of[row, x.start], x.program] for row, x in flat]
         scores = labelling_scores(potentials, lengths, reader.max_arguments, of_pair, [x.pieces for _, x in flat])
         normaliser = log_partition(potentials, torch.tensor(lengths, device=device), reader.max_arguments)
-        return scores - normaliser[torch.tensor(of_pair, device=device)], flat
+        return scores - normaliser[torch.tensor(of_pair, device=device)]
 
     def programs(self) -> list[tuple[int, str, int]]:
         """(index, name, arity) of what may be called."""
@@ -539,21 +559,38 @@ class MarginalObjective:
         known: dict[tuple[str, tuple[str, ...]], str | None] = {}
         for whole in (True, False):
             for wanted, start, lead, length in self._results(reply, first, whole):
-                for offset, text in self.stretches(characters, count):
-                    calls = search(
-                        library, self.programs(), text, wanted, self.budget, self.computer.machine, known=known
-                    )
-                    for program, pieces in calls:
-                        shifted = tuple(tuple((s + offset, e + offset) for s, e in argument) for argument in pieces)
-                        found.append(Explanation(start, program, shifted, lead, length))
-                    if calls:
-                        break
+                found += [
+                    Explanation(start, one.program, one.pieces, lead, length, one.candidates)
+                    for one in self.calls_for(wanted, characters, count, known)
+                ]
             if found:
                 break
         return found
 
+    def calls_for(
+        self,
+        wanted: str,
+        characters: Characters,
+        count: int,
+        known: dict[tuple[str, tuple[str, ...]], str | None] | None = None,
+    ) -> list[Found]:
+        """Calls on the first ``count`` characters whose result is ``wanted``; their pieces count from the first character.
+
+        The last message is searched, and so are it and the two before it together, because a result may be used again; what
+        the last message alone explains by chance ("3" is the length of "And") must not hide that.
+        """
+        library = self.computer.library
+        found: dict[tuple[int, Labelling], Found] = {}
+        if library is None:
+            return []
+        for offset, text in self.stretches(characters, count):
+            for one in search(library, self.programs(), text, wanted, self.budget, self.computer.machine, known=known):
+                pieces = tuple(tuple((s + offset, e + offset) for s, e in argument) for argument in one.pieces)
+                found[one.program, pieces] = Found(one.program, pieces, one.candidates)
+        return list(found.values())
+
     def stretches(self, characters: Characters, count: int) -> list[tuple[int, str]]:
-        """(offset, text) of what is searched: the last message, then that and the two before it (a result may be used again)."""
+        """(offset, text) of what is searched: the last message, and that with the two before it, if there are any."""
         edges = [*np.flatnonzero(characters.boundary[:count]).tolist(), count]
         stretches = [(a, b) for a, b in pairwise(edges) if len(characters.text(a, b).split()) > 1]
         stretches = stretches or list(pairwise(edges))[-1:]
@@ -592,7 +629,7 @@ class MarginalObjective:
 
         Args:
             features: [B, L, ·]. tokens, labels: int64 [B, L] (−100: not of the reply). mask: bool [B, L], False for padding.
-            logits: [B, L, vocabulary] of the backbone. calls: int64 [B, K, 8], see :func:`call_labels`.
+            logits: [B, L, vocabulary] of the backbone. calls: int64 [B, K, 9], see :func:`call_labels`.
         """
         after = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
         decisions = after != -100

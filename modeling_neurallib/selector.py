@@ -148,6 +148,8 @@ class Selector(nn.Module):
 
 def causal(weights: Tensor, new: int) -> Tensor:
     """Log-weights [B, S] of the positions so far → [B, new, S] for the last ``new`` of them, none of which sees a later one."""
+    if new == 1:
+        return weights.unsqueeze(1)
     total = weights.shape[1]
     later = torch.ones(new, total, dtype=torch.bool, device=weights.device).triu(total - new + 1)
     return weights.unsqueeze(1).masked_fill(later, UNSEEN)

@@ -115,6 +115,14 @@ class NeuralLibTrainingArguments(TrainingArguments):
             "from 0.05 to 1): for heads that are trained from nothing; 0 to 1."
         },
     )
+    reading_share: float = field(
+        default=1.0,
+        metadata={
+            "help": "The part of the training steps, evenly spread, in which reading is learned. In the others every reading of an "
+            "answer counts alike and calls are chosen alone: several times faster, and choosing takes more steps to learn; "
+            "above 0, at most 1."
+        },
+    )
     keys_from_descriptions: bool = field(
         default=False,
         metadata={
@@ -185,7 +193,9 @@ class NeuralLibTrainingArguments(TrainingArguments):
             if getattr(self, name) < least:
                 raise TrainingArgumentsError(f"{name} is at least {least}, found {getattr(self, name)}")
         if self.backbone_learning_rate is not None and not self.backbone_learning_rate > 0:
-            raise TrainingArgumentsError(f"backbone_learning_rate is greater than 0, found {self.backbone_learning_rate}")
+            raise TrainingArgumentsError(
+                f"backbone_learning_rate is greater than 0, found {self.backbone_learning_rate}"
+            )
         if self.tuned_programs is not None and self.train != "library_keys":
             raise TrainingArgumentsError(
                 f"tuned_programs chooses among the keys of train='library_keys', but train is {self.train!r}: "
@@ -199,6 +209,8 @@ class NeuralLibTrainingArguments(TrainingArguments):
         for name in ("tempering", "alone_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise TrainingArgumentsError(f"{name} lies from 0 to 1, found {getattr(self, name)}")
+        if not 0 < self.reading_share <= 1:
+            raise TrainingArgumentsError(f"reading_share is greater than 0 and at most 1, found {self.reading_share}")
         if self.packing:
             raise TrainingArgumentsError(NO_PACKING)
         # Our data sets have columns of their own, and a batch in which nothing is called leaves the reader unused.

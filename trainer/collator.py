@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ class DataCollatorForCalls:
         reading: arguments of :class:`RowReader`.
     Returns:
         (when called) int64: ``input_ids``, ``attention_mask``, ``labels`` [B, L], −100 on prompt and padding, and, but for
-        tokens, ``call_targets`` [B, K, 8], the calls that explain each answer.
+        tokens, ``call_targets`` [B, K, 9], the calls that explain each answer.
     Raises:
         TrainingArgumentsError: packing, an unknown side, or a tokenizer with neither padding nor end token.
         RowError: (when called) a row that cannot be trained on.
@@ -71,13 +72,7 @@ class DataCollatorForCalls:
             tokens[row, start : start + len(ids)] = torch.tensor(ids)
             mask[row, start : start + len(ids)] = 1
             labels[row, start : start + len(ids)] = torch.tensor(own)
-            calls.append(
-                explanations
-                and [
-                    Explanation(one.start + start, one.program, one.pieces, one.lead, one.length)
-                    for one in explanations
-                ]
-            )
+            calls.append(explanations and [replace(one, start=one.start + start) for one in explanations])
         batch = {"input_ids": tokens, "attention_mask": mask, "labels": labels}
         return batch if all(one is None for one in calls) else {**batch, "call_targets": call_labels(calls)}
 

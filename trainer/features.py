@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import distributed
 from transformers.cache_utils import DynamicCache
 
 from ..modeling_neurallib.modeling_neurallib import NeuralLibForCausalLM
@@ -55,10 +56,17 @@ class FeatureCache:
         self.directory = directory / (backbone_hash(model) + ("-bf16" if bf16 else ""))
         self.directory.mkdir(parents=True, exist_ok=True)
         self._places: dict[str, tuple[np.ndarray, np.ndarray, tuple[int, int, int, int]]] = {}
+        self._opened: set[str] = set()
+        self._open_all()
+
+    def _open_all(self) -> None:
         for index in sorted(self.directory.glob("*/index.json")):
             self._open(index.parent)
 
     def _open(self, shard: Path) -> None:
+        if shard.name in self._opened:
+            return
+        self._opened.add(shard.name)
         index = json.loads((shard / "index.json").read_text())
         features = np.memmap(shard / "features.f16", dtype=np.float16, mode="r", shape=tuple(index["shape"]))
         base = np.load(shard / "base.npy", mmap_mode="r")
@@ -82,18 +90,25 @@ class FeatureCache:
         batch_tokens: int = 2_048,
         progress: Callable[[int], None] | None = None,
     ) -> None:
-        """Compute what is missing.
+        """Compute what is missing; processes that train together each compute a part, and all must call this.
 
         Args:
             batch_tokens: tokens of a forward pass, padding included.
-            progress: called with the number of conversations that each batch adds.
+            progress: called with the number of conversations that each batch of this process adds.
         """
+        together = distributed.is_available() and distributed.is_initialized()
+        process, processes = (distributed.get_rank(), distributed.get_world_size()) if together else (0, 1)
         missing = list({c.digest: c for c in conversations if c not in self}.values())
         if progress is not None:
             progress(len(conversations) - len(missing))
+        # By digest, because another process may already have added to what this one found on disk.
+        missing = [c for c in missing if int(c.digest, 16) % processes == process]
         missing.sort(key=lambda conversation: conversation.tokens[:8])
         for start in range(0, len(missing), SHARD):
             self._open(self._compute(missing[start : start + SHARD], batch_tokens, progress))
+        if together:
+            distributed.barrier()
+            self._open_all()
 
     def _compute(
         self, conversations: Sequence[Conversation], batch_tokens: int, progress: Callable[[int], None] | None

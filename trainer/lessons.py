@@ -29,6 +29,7 @@ from .carriers import spots
 from .dialogues import Dialogue, DialogueGenerator, DialogueShares
 from .features import Conversation, FeatureCache
 from .recipe import Recipe, RecipeError
+from .shipping import LOW_RANK
 
 SYSTEM_MESSAGES = (
     "You are a helpful assistant.",
@@ -316,7 +317,8 @@ def sampled_replies(
     """Replies that the backbone writes by itself at temperature 0.7, in left-padded batches; remembered in ``directory``."""
     model, recipe = writer.model, writer.recipe
     asked = [recipe.base, recipe.seed, recipe.reply_tokens, prompts]
-    told = json.dumps(asked if recipe.start_from is None else [recipe.start_from, *asked])
+    adapted = recipe.start_from is not None and (Path(recipe.start_from) / LOW_RANK).is_file()
+    told = json.dumps([recipe.start_from, *asked] if adapted else asked)
     remembered = directory / f"replies-{hashlib.sha256(told.encode()).hexdigest()[:16]}.json"
     if remembered.exists():
         stored: list[list[int]] = json.loads(remembered.read_text())
@@ -395,24 +397,25 @@ def _search_hash(writer: LessonWriter, pairs: Sequence[Pair], labelled: Sequence
     """What the explanations of conversations depend on."""
     library = writer.model.library
     assert library is not None
-    told = [library.fingerprint, LEADS, writer.recipe.budget, writer.recipe.most_explanations, list(labelled)]
+    told = [SEARCH, library.fingerprint, LEADS, writer.recipe.budget, writer.recipe.most_explanations, list(labelled)]
     if writer.recipe.held_out_programs:
         told.append(sorted(writer.recipe.held_out_programs))
     return hashlib.sha256(json.dumps([*told, [c.digest for _, c in pairs]]).encode()).hexdigest()[:16]
 
 
-def restored(
-    dialogue: Dialogue, conversation: Conversation, labelled: bool, stored: list[Any] | None
-) -> Lesson | None:
+def restored(dialogue: Dialogue, conversation: Conversation, labelled: bool, stored: list[Any] | None) -> Lesson | None:
     """A lesson whose explanations were searched for before."""
     if stored is None:
         return None
     explanations = [
-        Explanation(start, program, tuple(tuple((s, e) for s, e in argument) for argument in pieces), lead, length)
-        for start, program, pieces, lead, length in stored
+        Explanation(start, program, tuple(tuple((s, e) for s, e in argument) for argument in pieces), *others)
+        for start, program, pieces, *others in stored
     ]
     return Lesson(dialogue, conversation, tuple(explanations), labelled)
 
+
+SEARCH = 2
+"""Version of the search, by which what earlier versions found is told apart."""
 
 _WORK: Callable[[Sequence[int]], list[Any]] | None = None
 """What the processes of :func:`worked_off` do: inherited by the fork, because a library and a model are not to be pickled."""
@@ -456,12 +459,9 @@ def lessons_of(
     return lessons, dict(left_out)
 
 
-def prepare(
-    model: NeuralLibForCausalLM, tokenizer: Any, recipe: Recipe, split: str, count: int, directory: Path
-) -> tuple[Lessons, dict[str, int]]:
-    """:func:`lessons_of` with their features, which are remembered in ``directory`` too."""
-    lessons, left_out = lessons_of(model, tokenizer, recipe, split, count, directory)
-    with tqdm(total=len(lessons), desc=f"{split}: features of the backbone") as bar:
+def with_features(lessons: Sequence[Lesson], model: NeuralLibForCausalLM, recipe: Recipe, directory: Path) -> Lessons:
+    """Lessons with their features, which are remembered in ``directory``; processes that train together divide the work."""
+    with tqdm(total=len(lessons), desc="features of the backbone") as bar:
         cache = FeatureCache(model, directory / "features", bool(recipe.arguments.get("bf16_features")))
         cache.fill([lesson.conversation for lesson in lessons], progress=bar.update)
-    return Lessons(lessons, cache, model.computer), left_out
+    return Lessons(lessons, cache, model.computer)

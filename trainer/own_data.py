@@ -23,6 +23,7 @@ from transformers.utils import logging
 from ..modeling_neurallib.modeling_neurallib import NeuralLibForCausalLM
 from ..modeling_neurallib.objective import (
     Explanation,
+    Found,
     Labelling,
     MarginalObjective,
     Piece,
@@ -235,11 +236,11 @@ def occurrences(text: str, argument: str, start: int) -> list[tuple[Piece, ...]]
 
 @dataclass(frozen=True)
 class _Result:
-    """A result in an answer: its characters, and the calls (index of the program, pieces of the prompt) that have it."""
+    """A result in an answer: its characters, and the calls that have it, their pieces those of the prompt."""
 
     start: int
     end: int
-    calls: list[tuple[int, Labelling]]
+    calls: list[Found]
 
 
 class RowReader:
@@ -362,7 +363,7 @@ class RowReader:
             if first is None or start < 0:
                 shown = "nothing" if first is None else repr(first)
                 raise RowError(f"its call {name}({', '.join(arguments)}) gives {shown}, which its answer lacks")
-            calls = [(index, one) for one, result in zip(labellings, wanted, strict=True) if result == first]
+            calls = [Found(index, one, 1) for one, result in zip(labellings, wanted, strict=True) if result == first]
             at = start + len(first)
             results.append(_Result(start, at, calls))
         return results
@@ -374,20 +375,13 @@ class RowReader:
     def _searched(self, prompt: list[int], answer: str) -> list[_Result]:
         """The results in an answer that some call explains: the whole answer, else parts of it that do not overlap."""
         characters = self.table.characters(prompt)
-        stretches = self.objective.stretches(characters, len(characters.code_points))
+        known: dict[tuple[str, tuple[str, ...]], str | None] = {}
         for spans in ([(0, len(answer))], result_spans(answer)):
             found = []
             for start, end in spans:
-                for offset, text in stretches:
-                    calls = [
-                        (program, tuple(tuple((s + offset, e + offset) for s, e in argument) for argument in labelling))
-                        for program, labelling in search(
-                            self.library, self.programs, text, answer[start:end], self.objective.budget, self.machine
-                        )
-                    ]
-                    if calls:
-                        found.append(_Result(start, end, calls))
-                        break
+                calls = self.objective.calls_for(answer[start:end], characters, len(characters.code_points), known)
+                if calls:
+                    found.append(_Result(start, end, calls))
             if found:
                 chosen: list[_Result] = []
                 for result in sorted(found, key=lambda one: one.start - one.end):
@@ -406,8 +400,10 @@ class RowReader:
             lead = int(result.start > at and answer[result.start - 1] == " ")
             tokens += self._plain(answer[at : result.start - lead])
             written = result_tokens(self.table, lead, answer[result.start : result.end])
-            for program, pieces in result.calls:
-                explanations.append(Explanation(len(tokens) - 1, program, pieces, lead, len(written)))
+            for one in result.calls:
+                explanations.append(
+                    Explanation(len(tokens) - 1, one.program, one.pieces, lead, len(written), one.candidates)
+                )
             tokens += written
             at = result.end
         tokens += self._plain(answer[at:])

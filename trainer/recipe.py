@@ -133,6 +133,8 @@ class Recipe:
             accepts = {"data": (str,), "validation_data": (str,), "start_from": (str,), "peft": (dict,)}.get(key, accepts)
             if value is None and default is None:
                 continue
+            if isinstance(value, str) and float in accepts and str not in accepts:
+                value = values[key] = _number(value)
             if not isinstance(value, accepts) or (isinstance(value, bool) and bool not in accepts):
                 raise RecipeError(f"{key} must be {' or '.join(t.__name__ for t in accepts)}, found {value!r}")
         return cls(**values)
@@ -204,6 +206,14 @@ class Recipe:
                 raise RecipeError(f"{name} of the recipe has no {value!r}; {hint}")
         assert config is not None
         return config(**told)
+
+
+def _number(text: str) -> str | float:
+    """A number that YAML takes for text, as it does 5e-4; else the text."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _as_installed(key: Any, known: set[str]) -> Any:

@@ -20,7 +20,7 @@ from ..modeling_neurallib.programs import standard_library
 from ..modeling_neurallib.sharing import UNTRAINED_BIAS
 from .arguments import NeuralLibTrainingArguments
 from .checkpoints import last_checkpoint, said_clearly
-from .lessons import Lessons, lessons_of, prepare
+from .lessons import Lessons, lessons_of, with_features
 from .outcomes import decided
 from .own_data import load_rows
 from .recipe import STANDARD, Recipe, RecipeError
@@ -117,8 +117,9 @@ def _train_heads(
     output = Path(recipe.output)
     model.to(arguments.device)  # type: ignore[arg-type]  # the stub of transformers
     with arguments.main_process_first():
-        training, left_out = prepare(model, tokenizer, recipe, "train", recipe.examples, output)
-        validation, _ = prepare(model, tokenizer, recipe, "validation", recipe.validation, output)
+        lessons, left_out = lessons_of(model, tokenizer, recipe, "train", recipe.examples, output)
+        held_out, _ = lessons_of(model, tokenizer, recipe, "validation", recipe.validation, output)
+    training, validation = (with_features(part, model, recipe, output) for part in (lessons, held_out))
     torch.manual_seed(recipe.seed)  # whatever was sampled before
     trainer = NeuralLibTrainer(
         model, arguments, train_dataset=training, eval_dataset=validation, processing_class=tokenizer
@@ -176,9 +177,10 @@ def _train_model(
             save_low_rank(adapter, output / "heads")
         whole: NeuralLibForCausalLM = adapter.merge_and_unload().eval()
         with arguments.main_process_first():
-            held_out, _ = prepare(whole, tokenizer, recipe, "validation", recipe.validation, output)
+            held_out, _ = lessons_of(whole, tokenizer, recipe, "validation", recipe.validation, output)
+        lessons = with_features(held_out, whole, recipe, output)
         whole.computer.cpu()
-        report["validation"] = {**measured, **decided(held_out)}
+        report["validation"] = {**measured, **decided(lessons)}
         if first:
             save_heads(whole, output / "heads", report)
             write_record(output / "heads", record)

@@ -219,8 +219,7 @@ class NeuralLibTrainer(Trainer):
         lessons, self.data_reports[name] = read_rows(dataset, reader, ours.on_bad_row, ours.on_unexplained, name)
         if not self.cached:
             return _Listed(lessons)
-        # The first process computes what is missing, and the others find it on disk.
-        with said_clearly("features of the backbone", self._features), self._args.main_process_first():
+        with said_clearly("features of the backbone", self._features):
             self.language_model.to(self._args.device)  # type: ignore[arg-type]  # the stub of transformers
             cache = FeatureCache(self.language_model, self._features, self.ours.bf16_features)
             with tqdm(total=len(lessons), desc=f"{name}: features of the backbone") as bar:
@@ -308,7 +307,10 @@ class NeuralLibTrainer(Trainer):
         return optimizer
 
     def _reading_weight(self) -> float:
-        """See :class:`MarginalObjective`: rises from 0.05 to 1 in the part ``tempering`` of the steps."""
+        """See :class:`MarginalObjective`: rises from 0.05 to 1 in the part ``tempering`` of the steps; 0 where nothing is read."""
+        step, share = self.state.global_step, self.ours.reading_share
+        if int((step + 1) * share) == int(step * share):
+            return 0.0
         tempered = self.ours.tempering * max(self.state.max_steps, 1)
         return min(1.0, 0.05 + 0.95 * self.state.global_step / tempered) if tempered else 1.0
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import pairwise, permutations
 from typing import Any
 
 import numpy as np
@@ -157,9 +157,22 @@ def test_search_finds_the_call_and_the_spurious_one(tiny_library: Any) -> None:
     text = "Add 2 and 2"
     programs = [(i, name, len(p.parameters)) for i, (name, p) in enumerate(tiny_library.programs.items())]
     found = {
-        (tiny_library.name, list(tiny_library.programs)[i]) for i, _ in search(tiny_library, programs, text, "4", 500)
+        (tiny_library.name, list(tiny_library.programs)[one.program])
+        for one in search(tiny_library, programs, text, "4", 500)
     }
     assert found == {(tiny_library.name, "add"), (tiny_library.name, "double")}
+
+
+@given(st.lists(st.integers(0, 99), min_size=1, max_size=5), st.integers(0, 198))
+@settings(max_examples=40, deadline=None)
+def test_the_search_tells_how_many_labellings_it_ran(tiny_library: Any, numbers: list[int], wanted: int) -> None:
+    """So the share of them that give an answer is how often the program gives it by chance."""
+    text = " then ".join(map(str, numbers))
+    found = search(tiny_library, [(0, "add", 2)], text, str(wanted), 10_000)
+    pairs = list(permutations(range(len(numbers)), 2))
+    right = [(i, j) for i, j in pairs if numbers[i] + numbers[j] == wanted]
+    assert len(found) == len(right)
+    assert all(one.candidates == len(pairs) for one in found)
 
 
 @given(st.text(alphabet="ab 12,-(", max_size=12), st.sampled_from([1, 2]))

@@ -173,7 +173,7 @@ def test_call_labels_are_explanations_as_a_tensor() -> None:
         [],
         None,
     ]
-    assert call_labels(rows).shape == (3, 4, 8) and explanations_of(call_labels(rows)) == rows
+    assert call_labels(rows).shape == (3, 4, 9) and explanations_of(call_labels(rows)) == rows
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from neurallib.modeling_neurallib.objective import CallBatch, MarginalObjective, lengthened
+from neurallib.modeling_neurallib.objective import CallBatch, MarginalObjective, lengthened, pieces_text
 from neurallib.modeling_neurallib.selector import UNSEEN
+from neurallib.trainer.arguments import TrainingArgumentsError
 from neurallib.trainer.dialogues import Dialogue
 from neurallib.trainer.features import FeatureCache
 from neurallib.trainer.lessons import Lessons, LessonWriter, collate
@@ -19,7 +20,7 @@ from neurallib.trainer.recipe import Recipe, RecipeError
 from neurallib.trainer.shipping import NeuralLibError, load_heads
 from neurallib.trainer.tasks import Example
 from neurallib.trainer.training import NeuralLibTrainer
-from transformers import TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 
 from neurallib import NeuralLibForCausalLM, NeuralLibTrainingArguments
 
@@ -91,7 +92,25 @@ def test_search_finds_the_true_calls(lessons: Lessons, tiny_model: NeuralLibForC
     for lesson in lessons.lessons:
         truth = writer.truth(lesson.dialogue, lesson.conversation)
         assert len(truth) == len(lesson.dialogue.steps)
-        assert set(truth) <= set(lesson.explanations)
+        assert set(truth) <= {dataclasses.replace(one, candidates=1) for one in lesson.explanations}
+
+
+def test_what_the_last_message_explains_by_chance_does_not_hide_the_call(
+    tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any
+) -> None:
+    writer = LessonWriter(tiny_model, tiny_tokenizer, Recipe())
+    twice = dataclasses.replace(
+        FIRST.steps[0], program="double", arguments=("42",), answer="84", spans=(((1, 0, 2),),)
+    )
+    dialogue = Dialogue(("Add 12 and 30", "42", "Now twice that, not 48"), (twice,), "follow-up")
+    lesson = writer.lesson(dialogue, writer.conversation(dialogue, None), labelled=False)
+    assert lesson is not None
+    text = writer.table.characters(lesson.conversation.tokens).text()
+    found = {
+        (tiny_model.computer.programs[one.program], *(pieces_text(text, argument) for argument in one.pieces))
+        for one in lesson.explanations
+    }
+    assert {("double", "42"), ("reverse", "48")} <= found
 
 
 def test_both_paths_have_one_likelihood(lessons: Lessons, tiny_model: NeuralLibForCausalLM) -> None:
@@ -117,7 +136,8 @@ def by_enumeration(model: NeuralLibForCausalLM, batch: CallBatch, row: int) -> f
     pooled = computer.selector.pool(states, computer.selector.remember(states), weights)
     choices = computer.selector(pooled, computer.keys(), computer.allowed())[row]
     leads, ends = computer.writer.lead_scores(pooled)[row], computer.writer.end_scores(pooled)[row]
-    labellings, flat = objective._labellings(batch, computer.reader.projection(batch.features), pooled, computer.keys())
+    flat = [(owner, x) for owner, found in enumerate(batch.explanations) for x in found]
+    labellings = objective._labellings(batch, pooled, computer.keys(), flat)
     calls = [(x, float(value)) for (owner, x), value in zip(flat, labellings, strict=True) if owner == row]
     columns = batch.decisions[row].nonzero().flatten().tolist()
     final = columns[-1] + 1
@@ -187,6 +207,43 @@ def test_the_backbone_alone_counts_as_told(lessons: Lessons, tiny_model: NeuralL
     torch.testing.assert_close(found[~explained], plain[~explained])
     expected = (plain.double().exp() - (1 - share) * parts["alone"].double().exp())[explained]
     torch.testing.assert_close(found.double().exp()[explained], expected, rtol=1e-3, atol=1e-12)
+
+
+def test_where_nothing_is_read_candidates_count_alike(lessons: Lessons, tiny_model: NeuralLibForCausalLM) -> None:
+    """A reading weight near 0 has the limit that is computed without the reader, and what choosing learns is the same."""
+    computer, objective = tiny_model.computer.eval(), MarginalObjective(tiny_model.computer)
+    computer.selector.no_call.bias.data.zero_()
+    batch = collate([lessons[i] for i in range(len(lessons))])["batch"]
+    found = []
+    for weight in (1e-6, 0.0):
+        computer.zero_grad(set_to_none=True)
+        computer.reading_weight = weight
+        likelihoods, parts = objective.score(batch)
+        likelihoods.sum().backward()
+        found.append((likelihoods.detach(), computer.selector.query.weight.grad, computer.reader.scores.weight.grad))
+    torch.testing.assert_close(found[0][0], found[1][0], atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(found[0][1], found[1][1], atol=1e-3, rtol=1e-2)
+    assert found[0][2] is not None and found[1][2] is None
+    assert not parts["prompt_no_call"].any()
+
+
+def test_reading_is_learned_in_its_share_of_the_steps(
+    lessons: Lessons, tiny_model: NeuralLibForCausalLM, tmp_path: Path
+) -> None:
+    arguments = NeuralLibTrainingArguments(
+        output_dir=str(tmp_path / "run"), max_steps=8, reading_share=0.25, report_to=[], use_cpu=True, disable_tqdm=True,
+        save_strategy="no", sample_size=0,
+    )  # fmt: skip
+    read = []
+
+    class Watch(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, *arguments: Any, **kwargs: Any) -> None:
+            read.append(tiny_model.computer.reading_weight > 0)
+
+    NeuralLibTrainer(tiny_model, arguments, train_dataset=lessons, callbacks=[Watch()]).train()
+    assert read == [False, False, False, True] * 2
+    with pytest.raises(TrainingArgumentsError, match=r"reading_share is greater than 0 and at most 1, found 0"):
+        NeuralLibTrainingArguments(output_dir=str(tmp_path), reading_share=0.0)
 
 
 def test_a_computer_that_trains_stretches_what_it_scores(
