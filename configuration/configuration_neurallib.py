@@ -27,8 +27,6 @@ class NeuralLibConfig(LlamaConfig):
         head_dropout: of the features and the stream, while training.
         key_width: width of a program key.
         reader_layers: bidirectional layers of the reader.
-        letterless_layers: of tokens without a letter (numbers and what stands between them) the reader sees this many of the
-            feature layers, the lowest; None: all. In deep layers the states of numbers drift with their place in a list.
         max_arguments: roles that the reader knows besides "none".
         call_threshold: a call is opened where the probability of "no call" is below 1 − call_threshold.
         estimator: what the loss of ``forward(labels=…)`` differentiates: "marginal", the choices (programs run exactly), or
@@ -58,7 +56,6 @@ class NeuralLibConfig(LlamaConfig):
     key_width: int = 96
     selector_hops: int = 2
     reader_layers: int = 2
-    letterless_layers: int | None = None
     max_arguments: int = 2
     call_threshold: float = 0.5
     estimator: str = "marginal"
@@ -90,8 +87,6 @@ class NeuralLibConfig(LlamaConfig):
         layers = self.feature_layers or []
         if any(not 0 <= layer <= self.num_hidden_layers for layer in layers):
             raise ValueError(f"feature_layers {layers} must lie in 0…{self.num_hidden_layers} (num_hidden_layers)")
-        if self.letterless_layers is not None and not 0 <= self.letterless_layers <= len(layers):
-            raise ValueError(f"letterless_layers ({self.letterless_layers}) must lie in 0…{len(layers)} (feature_layers)")
         MachineConfig(**(self.machine or {}))
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any) -> None:

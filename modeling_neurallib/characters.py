@@ -192,12 +192,6 @@ class CharacterTable:
         return mask
 
     @cached_property
-    def lettered(self) -> np.ndarray:
-        """bool [vocabulary]: tokens with a letter; a part of a letter's bytes counts as one."""
-        texts = (self.bytes_of(token).decode("utf-8", errors="replace") for token in range(len(self)))
-        return np.array([any(c.isalpha() or c == "\ufffd" for c in text) for text in texts], dtype=bool)
-
-    @cached_property
     def digit_first(self) -> np.ndarray:
         """bool [vocabulary]: tokens that begin with a decimal digit."""
         return np.array([self.bytes_of(token)[:1].isdigit() for token in range(len(self))], dtype=bool)

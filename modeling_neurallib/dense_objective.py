@@ -81,20 +81,12 @@ class DenseObjective:
         self.longest = longest
 
     def log_likelihood(
-        self,
-        features: Tensor,
-        weights: Tensor,
-        lettered: Tensor,
-        characters: Characters,
-        start: int,
-        answer: str,
-        base: Tensor,
+        self, features: Tensor, weights: Tensor, characters: Characters, start: int, answer: str, base: Tensor
     ) -> Tensor:
         """log [ p(no call) p_base + Σ_program p(program) p(answer | program, soft copy of its arguments) ], a scalar.
 
         Args:
-            features: [L, ·] of one sequence. weights: [L], log-weights of its tokens in attention. lettered: bool [L], tokens with
-                a letter.
+            features: [L, ·] of one sequence. weights: [L], log-weights of its tokens in attention.
             characters: of its tokens 0…start.
             start: column of the last prompt token. base: the backbone's log-probability of the reply, a scalar.
         """
@@ -109,7 +101,7 @@ class DenseObjective:
         pooled = computer.selector.pool(states[:, -1:], computer.selector.remember(states), weights[:, None])[0, 0]
         keys = computer.keys()
         choices = computer.choose(pooled, keys, computer.allowed(), computer.biases())
-        encoded = computer.reader.encode(computer.reading(prefix, lettered[None, : start + 1]), weights, pooled[None])
+        encoded = computer.reader.encode(computer.reader.projection(prefix), weights, pooled[None])
         count = len(characters.code_points)
         code_points = torch.from_numpy(characters.code_points).to(states.device)
         tokens = torch.from_numpy(characters.tokens).to(states.device)

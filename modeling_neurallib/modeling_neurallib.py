@@ -329,24 +329,11 @@ class Computer(nn.Module):
             programs [programs, key_width].
         """
         states = self.projection(features)
-        read, memory = self.reading(features, self.lettered(tokens)), self.selector.remember(states)
+        read, memory = self.reader.projection(features), self.selector.remember(states)
         layer.extend(read, memory, mask, self.weights(tokens, mask, layer.rows))
         pooled = self.selector.pool(states, layer.memory, causal(layer.weights, tokens.shape[1]))
         keys, allowed, biases = self.settled()
         return pooled, self.choose(pooled, keys, allowed, biases), keys
-
-    def reading(self, features: Tensor, lettered: Tensor) -> Tensor:
-        """The reader's states [B, T, width] of features [B, T, ·]; bool [B, T]: tokens with a letter."""
-        if self.config.letterless_layers is not None:
-            shallow = self.config.hidden_size * self.config.letterless_layers
-            hidden = (~lettered).unsqueeze(-1)
-            features = torch.cat([features[..., :shallow], features[..., shallow:].masked_fill(hidden, 0.0)], dim=-1)
-        states: Tensor = self.reader.projection(features)
-        return states
-
-    def lettered(self, tokens: Tensor) -> Tensor:
-        """bool [B, T]: which tokens have a letter."""
-        return torch.from_numpy(self.table.lettered[tokens.cpu().numpy()]).to(tokens.device)
 
     def weights(self, tokens: Tensor, mask: Tensor, rows: Sequence[Row] = ()) -> Tensor:
         """Log-weights [B, T] of tokens in attention: ``UNSEEN`` for padding and for what goes on with a number.
@@ -799,7 +786,7 @@ class NeuralLibForCausalLM(Sharing, LibraryManagement, LlamaForCausalLM):  # typ
             objective = MarginalObjective(computer)
             return objective.score(objective.batch(features, tokens, mask, labels, logits, calls))
         dense = DenseObjective(computer, MachineConfig(**(self.config.dense_machine or {})))
-        weights, lettered = computer.weights(tokens, mask), computer.lettered(tokens)
+        weights = computer.weights(tokens, mask)
         scores = logits.to(computer.offsets.dtype).log_softmax(-1)
         likelihoods = []
         for row in range(len(tokens)):
@@ -809,8 +796,7 @@ class NeuralLibForCausalLM(Sharing, LibraryManagement, LlamaForCausalLM):  # typ
             answer = computer.table.characters(ids[start + 1 : int(reply[-1]) + 1]).text()
             base = scores[row, reply - 1, tokens[row, reply]].sum()
             characters = computer.table.characters(ids[: start + 1])
-            seen = features[row], weights[row], lettered[row]
-            likelihoods.append(dense.log_likelihood(*seen, characters, start, answer, base))
+            likelihoods.append(dense.log_likelihood(features[row], weights[row], characters, start, answer, base))
         return torch.stack(likelihoods), {}
 
     @staticmethod

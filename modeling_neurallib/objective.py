@@ -234,7 +234,7 @@ class CallBatch:
 
     Attributes:
         features: [B, L, ·]. weights: [B, L], log-weight of each token in attention, ``UNSEEN`` for padding and for tokens that
-            go on with a number. lettered: bool [B, L], tokens with a letter. prompt: bool [B, L], tokens at which no call may open.
+            go on with a number. prompt: bool [B, L], tokens at which no call may open.
         characters: per row, owners counted in columns.
         decisions: bool [B, L], positions of the reply at which a call may open (the last prompt token included).
         base: [B, L], log-probability that the backbone gives the token after each position (0 where it is not of the reply).
@@ -244,7 +244,6 @@ class CallBatch:
 
     features: Tensor
     weights: Tensor
-    lettered: Tensor
     prompt: Tensor
     characters: list[Characters]
     decisions: Tensor
@@ -501,7 +500,7 @@ class MarginalObjective:
 
         What the selector made (pooled states, keys) the reader takes as it is: reading teaches the reader alone.
         """
-        states = self.computer.reading(batch.features, batch.lettered)
+        states = self.computer.reader.projection(batch.features)
         places = sorted({(row, explanation.start) for row, explanation in flat})
         place_of = {place: index for index, place in enumerate(places)}
         device = states.device
@@ -652,5 +651,4 @@ class MarginalObjective:
             if len(turns) > 2:
                 # Beyond a system message and a request: earlier replies, which made calls of their own.
                 prompt[row, : turns[-2]] = False
-        lettered = self.computer.lettered(tokens)
-        return CallBatch(features, weights, lettered, prompt, characters, decisions, base, explanations, ends)
+        return CallBatch(features, weights, prompt, characters, decisions, base, explanations, ends)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 TINY_PROGRAMS = Path(__file__).parent / "tiny_programs.py"
 
-TINY_HEADS = {"head_width": 16, "head_heads": 2, "key_width": 8, "reader_layers": 1, "letterless_layers": 1}
+TINY_HEADS = {"head_width": 16, "head_heads": 2, "key_width": 8, "reader_layers": 1}
 
 CORPUS = [
     "What is 123 times 45? It is 5535.",

@@ -190,7 +190,6 @@ class Lessons(Dataset):  # type: ignore[type-arg]
             "quiet": self.quiet_from(lesson),
             "characters": characters,
             "goes_on": goes_on,
-            "lettered": self.table.lettered[np.array(tokens)],
             "explanations": list(lesson.explanations),
             "labelled": lesson.labelled,
             "end": len(tokens) - 1 if len(tokens) > lesson.conversation.prompt and tokens[-1] == self.end else -1,
@@ -238,14 +237,12 @@ def collate(items: Sequence[dict[str, Any]]) -> dict[str, CallBatch]:
     width = items[0]["features"].shape[1]
     features = torch.zeros(len(items), longest, width)
     weights = torch.full((len(items), longest), UNSEEN)
-    lettered = torch.zeros(len(items), longest, dtype=torch.bool)
     prompt = torch.zeros(len(items), longest, dtype=torch.bool)
     decisions = torch.zeros(len(items), longest, dtype=torch.bool)
     base = torch.zeros(len(items), longest)
     for row, item in enumerate(items):
         length = len(item["features"])
         features[row, :length] = torch.from_numpy(np.asarray(item["features"], dtype=np.float32))
-        lettered[row, :length] = torch.from_numpy(item["lettered"])
         weights[row, :length][~torch.from_numpy(item["goes_on"])] = 0.0
         first = item["prompt"] - 1
         # The last token of a reply has no successor in the lesson; a prompt alone still decides at its last token.
@@ -257,7 +254,6 @@ def collate(items: Sequence[dict[str, Any]]) -> dict[str, CallBatch]:
         "batch": CallBatch(
             features,
             weights,
-            lettered,
             prompt,
             [item["characters"] for item in items],
             decisions,

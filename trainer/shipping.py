@@ -95,7 +95,6 @@ def save_heads(model: NeuralLibForCausalLM, directory: Path, report: dict[str, A
         "key_width",
         "selector_hops",
         "reader_layers",
-        "letterless_layers",
         "max_arguments",
         "call_threshold",
         "disabled_programs",

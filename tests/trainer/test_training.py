@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from huggingface_hub.errors import StrictDataclassClassValidationError
 from neurallib.modeling_neurallib.objective import CallBatch, MarginalObjective, lengthened, pieces_text
 from neurallib.modeling_neurallib.selector import UNSEEN
 from neurallib.trainer.arguments import TrainingArgumentsError
@@ -23,7 +22,7 @@ from neurallib.trainer.tasks import Example
 from neurallib.trainer.training import NeuralLibTrainer
 from transformers import TrainerCallback, TrainingArguments
 
-from neurallib import NeuralLibConfig, NeuralLibForCausalLM, NeuralLibTrainingArguments
+from neurallib import NeuralLibForCausalLM, NeuralLibTrainingArguments
 
 EXAMPLES = [
     Example("Add 12 and 30", "42", "add", ("12", "30"), (((4, 6),), ((11, 13),)), "add:0"),
@@ -208,30 +207,6 @@ def test_the_backbone_alone_counts_as_told(lessons: Lessons, tiny_model: NeuralL
     torch.testing.assert_close(found[~explained], plain[~explained])
     expected = (plain.double().exp() - (1 - share) * parts["alone"].double().exp())[explained]
     torch.testing.assert_close(found.double().exp()[explained], expected, rtol=1e-3, atol=1e-12)
-
-
-def test_the_reader_sees_numbers_by_the_lower_layers_alone(
-    tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any
-) -> None:
-    computer = tiny_model.computer.eval()
-    tokens = torch.tensor([tiny_tokenizer("Add 12, 30 (or é) and 5").input_ids])
-    texts = [tiny_tokenizer.decode([token]) for token in tokens[0].tolist()]
-    lettered = computer.lettered(tokens)
-    assert lettered[0].tolist() == [any(c.isalpha() or c == "\ufffd" for c in text) for text in texts]
-    assert {"1", ","} <= {text.strip() for text, one in zip(texts, lettered[0].tolist(), strict=True) if not one}
-    assert lettered.any() and not lettered.all()
-    width = tiny_model.config.hidden_size
-    features = torch.randn(1, tokens.shape[1], width * len(tiny_model.config.feature_layers or []))
-    deeper, lower = features.clone(), features.clone()
-    deeper[..., width:] += 1
-    lower[..., :width] += 1
-    with torch.no_grad():
-        states, deep, low = (computer.reading(each, lettered) for each in (features, deeper, lower))
-    assert torch.equal(states[~lettered], deep[~lettered])
-    assert (states - deep)[lettered].abs().amax(-1).min() > 0
-    assert (states - low).abs().amax(-1).min() > 0
-    with pytest.raises(StrictDataclassClassValidationError, match=r"letterless_layers \(9\) must lie in 0…3"):
-        NeuralLibConfig(letterless_layers=9)
 
 
 def test_where_nothing_is_read_candidates_count_alike(lessons: Lessons, tiny_model: NeuralLibForCausalLM) -> None:
