@@ -134,8 +134,8 @@ class Recipe:
             if value is None and default is None:
                 continue
             if isinstance(value, str) and float in accepts and str not in accepts:
-                value = values[key] = _number(value)
-            if not isinstance(value, accepts) or (isinstance(value, bool) and bool not in accepts):
+                values[key] = _number(value)
+            if not isinstance(values[key], accepts) or (isinstance(value, bool) and bool not in accepts):
                 raise RecipeError(f"{key} must be {' or '.join(t.__name__ for t in accepts)}, found {value!r}")
         return cls(**values)
 

@@ -319,6 +319,7 @@ def test_recipes(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text("epochs: 3\nsupervision: answers\n")
     assert Recipe.load(path, ["learning_rate=0.01"]).learning_rate == 0.01
+    assert Recipe.load(path, ["learning_rate=5e-4"]).learning_rate == 5e-4, "text to YAML"
     with pytest.raises(RecipeError, match="did you mean 'epochs'"):
         Recipe.load(path, ["epoch=3"])
     with pytest.raises(RecipeError, match="key=value"):
