@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -209,11 +210,12 @@ class Recipe:
 
 
 def _number(text: str) -> str | float:
-    """A number that YAML takes for text, as it does 5e-4; else the text."""
+    """A finite number that YAML takes for text, as it does 5e-4; else the text."""
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         return text
+    return number if math.isfinite(number) else text
 
 
 def _as_installed(key: Any, known: set[str]) -> Any:

@@ -225,6 +225,16 @@ def test_where_nothing_is_read_candidates_count_alike(lessons: Lessons, tiny_mod
     torch.testing.assert_close(found[0][1], found[1][1], atol=1e-3, rtol=1e-2)
     assert found[0][2] is not None and found[1][2] is None
     assert not parts["prompt_no_call"].any()
+    # Thrice the candidates, a third of the chance that one of them read at random is right.
+    computer.alone_weight = 0.0
+    rows = [[dataclasses.replace(x, candidates=3 * x.candidates) for x in one] for one in batch.explanations]
+    with torch.no_grad():
+        once, thrice = (
+            objective.score(each)[0] for each in (batch, dataclasses.replace(batch, explanations=rows))
+        )
+    for row, dialogue in enumerate(DIALOGUES):
+        if len(dialogue.steps) < 2:
+            assert float(once[row] - thrice[row]) == pytest.approx(math.log(3) * len(dialogue.steps), abs=1e-4)
 
 
 def test_reading_is_learned_in_its_share_of_the_steps(
@@ -320,6 +330,8 @@ def test_recipes(tmp_path: Path) -> None:
     path.write_text("epochs: 3\nsupervision: answers\n")
     assert Recipe.load(path, ["learning_rate=0.01"]).learning_rate == 0.01
     assert Recipe.load(path, ["learning_rate=5e-4"]).learning_rate == 5e-4, "text to YAML"
+    with pytest.raises(RecipeError, match="learning_rate must be int or float, found 'nan'"):
+        Recipe.load(path, ["learning_rate=nan"])
     with pytest.raises(RecipeError, match="did you mean 'epochs'"):
         Recipe.load(path, ["epoch=3"])
     with pytest.raises(RecipeError, match="key=value"):
