@@ -6,6 +6,7 @@ far) could be computed again from the prefix at any time: a cache only saves wor
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from inspect import signature
 from typing import Any
@@ -27,6 +28,7 @@ class Call:
         program: name of the program. library: the library that it comes from.
         arguments: their texts, as read. probability: of this program at this position, 0…1.
         result: the program's result text; None after a fault. tokens: the tokens it is written with, the lead included.
+        ends_turn: the turn ends with the result; else the next call or the backbone goes on.
         steps: instructions run. fault: why there is no result ("" if there is one). seconds: wall time of reading and running.
     """
 
@@ -38,6 +40,7 @@ class Call:
     probability: float = field(default=0.0, compare=False)
     result: str | None = None
     tokens: tuple[int, ...] = ()
+    ends_turn: bool = False
     steps: int = 0
     fault: str = ""
     seconds: float = field(default=0.0, compare=False)
@@ -73,11 +76,18 @@ class Row:
             self.calls = [call for call in self.calls if call.start <= len(self.tokens)]
 
 
+UNREAD = 64
+"""Positions whose features may wait. Their projection together reads its weights once; more of them would only take memory."""
+
+
 class CallLayer(CacheLayerMixin):
     """An extra layer of the cache's ``layers`` with the state of the computer.
 
-    Tensors, S positions (padding included): ``states`` [B, S, width], the reader's; ``memory`` [B, S, ·], what the selector keeps
-    of each; ``mask`` bool [B, S], False for padding; ``weights`` [B, S], log-weight of each in attention. Rows: tokens and calls.
+    Tensors, S positions (padding included): ``memory`` [B, S, ·], what the selector keeps of each; ``mask`` bool [B, S], False
+    for padding; ``weights`` [B, S], log-weight of each in attention; rows: tokens and calls.
+
+    Most tokens are never read, and a projection of one by itself costs the time in which its weights come from memory. So the
+    features of the last positions, :data:`UNREAD` at most, wait until a call opens: see :meth:`settle`.
     """
 
     is_compileable = False
@@ -89,6 +99,8 @@ class CallLayer(CacheLayerMixin):
         super().__init__()
         self.rows: list[Row] = []
         self.tensors: tuple[Tensor, ...] | None = None
+        self.settled: Tensor | None = None
+        self.unread: list[Tensor] = []
 
     @property
     def length(self) -> int:
@@ -96,29 +108,45 @@ class CallLayer(CacheLayerMixin):
         return 0 if self.tensors is None else self.tensors[0].shape[1]
 
     @property
-    def states(self) -> Tensor:
+    def memory(self) -> Tensor:
         return self._held(0)
 
     @property
-    def memory(self) -> Tensor:
+    def mask(self) -> Tensor:
         return self._held(1)
 
     @property
-    def mask(self) -> Tensor:
-        return self._held(2)
-
-    @property
     def weights(self) -> Tensor:
-        return self._held(3)
+        return self._held(2)
 
     def _held(self, number: int) -> Tensor:
         if self.tensors is None:
             raise RuntimeError("the call layer is empty: nothing has been read yet")
         return self.tensors[number]
 
-    def extend(self, states: Tensor, memory: Tensor, mask: Tensor, weights: Tensor) -> None:
-        """Append T positions: states [B, T, width], memory [B, T, ·], mask bool [B, T], weights [B, T]."""
-        new = (states, memory, mask, weights)
+    def settle(self, project: Callable[[Tensor], Tensor]) -> Tensor:
+        """The reader's states of all positions, [B, S, width].
+
+        Args:
+            project: features [B, T, F] → states [B, T, width], of positions that were not read before.
+        """
+        if self.unread:
+            new = project(torch.cat(self.unread, dim=1))
+            self.settled = new if self.settled is None else torch.cat([self.settled, new], dim=1)
+            self.unread = []
+        if self.settled is None:
+            raise RuntimeError("the call layer is empty: nothing has been read yet")
+        return self.settled
+
+    @property
+    def waiting(self) -> int:
+        """Positions whose features wait."""
+        return sum(features.shape[1] for features in self.unread)
+
+    def extend(self, features: Tensor, memory: Tensor, mask: Tensor, weights: Tensor) -> None:
+        """Append T positions: features [B, T, F], memory [B, T, ·], mask bool [B, T], weights [B, T]."""
+        new = (memory, mask, weights)
+        self.unread.append(features)
         if self.tensors is None:
             self.tensors = new
             self.rows = [Row() for _ in range(mask.shape[0])]
@@ -130,6 +158,12 @@ class CallLayer(CacheLayerMixin):
             return
         self.rows = [self.rows[index].copy() for index in indices.tolist()]
         self.tensors = tuple(held.index_select(0, indices.to(held.device)) for held in self.tensors)
+        self.unread = [features.index_select(0, indices.to(features.device)) for features in self._unread_together()]
+        if self.settled is not None:
+            self.settled = self.settled.index_select(0, indices.to(self.settled.device))
+
+    def _unread_together(self) -> list[Tensor]:
+        return [torch.cat(self.unread, dim=1)] if self.unread else []
 
     # What generation asks of a cache layer.
 
@@ -158,10 +192,15 @@ class CallLayer(CacheLayerMixin):
             return
         for row, real in zip(self.rows, self.mask[:, -remove:].sum(1).tolist(), strict=True):
             row.drop(int(real))
-        self.tensors = tuple(held[:, :-remove] for held in self.tensors)
+        left = self.length - remove
+        self.tensors = tuple(held[:, :left] for held in self.tensors)
+        held = 0 if self.settled is None else self.settled.shape[1]
+        self.unread = [features[:, : left - held] for features in self._unread_together() if left > held]
+        if self.settled is not None:
+            self.settled = self.settled[:, :left]
 
     def reset(self) -> None:
-        self.rows, self.tensors = [], None
+        self.rows, self.tensors, self.settled, self.unread = [], None, None, []
 
     def activate_past_recording(self) -> None:
         """Nothing to switch on: every position can be taken back."""

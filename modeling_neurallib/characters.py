@@ -51,6 +51,12 @@ class Characters:
     tokens: np.ndarray
     boundary: np.ndarray
 
+    @property
+    def digits(self) -> np.ndarray:
+        """bool [C]: the decimal digits of ASCII."""
+        found: np.ndarray = (self.code_points >= ord("0")) & (self.code_points <= ord("9"))
+        return found
+
     def text(self, start: int = 0, end: int | None = None) -> str:
         return "".join(map(chr, self.code_points[start:end]))
 

@@ -39,7 +39,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 
 from ..configuration.configuration_neurallib import NeuralLibConfig
 from ..configuration.machine_config import MachineConfig
-from .call import Call, CallLayer, Row
+from .call import UNREAD, Call, CallLayer, Row
 from .characters import Characters, CharacterTable
 from .dense_objective import DenseObjective
 from .explanation import ExplainedAnswer, explained, reply
@@ -303,7 +303,7 @@ class Computer(nn.Module):
                 if not real[number][column]:
                     continue
                 row.tokens.append(read)
-                following = self.write(row, pooled[number, column])
+                following = self.write(row)
                 # The gate rests while a result is being written, and where the turn ends with it.
                 if following[0] is None and opens[number][column]:
                     call = self.open_call(
@@ -311,7 +311,7 @@ class Computer(nn.Module):
                     )
                     if call is not None:
                         row.calls.append(call)
-                        following = self.write(row, pooled[number, column])
+                        following = self.write(row)
                 token, forbidden = following
                 if token is not None or forbidden is not None:
                     interventions.append(Intervention(number, column, token, forbidden))
@@ -329,8 +329,9 @@ class Computer(nn.Module):
             programs [programs, key_width].
         """
         states = self.projection(features)
-        read, memory = self.reader.projection(features), self.selector.remember(states)
-        layer.extend(read, memory, mask, self.weights(tokens, mask, layer.rows))
+        layer.extend(features, self.selector.remember(states), mask, self.weights(tokens, mask, layer.rows))
+        if layer.waiting > UNREAD:
+            layer.settle(self.reader.projection)
         pooled = self.selector.pool(states, layer.memory, causal(layer.weights, tokens.shape[1]))
         keys, allowed, biases = self.settled()
         return pooled, self.choose(pooled, keys, allowed, biases), keys
@@ -346,7 +347,7 @@ class Computer(nn.Module):
         seen = mask & ~torch.from_numpy(self.table.goes_on(ids, before)).to(mask.device)
         return torch.where(seen, 0.0, UNSEEN).to(self.offsets.dtype)
 
-    def write(self, row: Row, pooled: Tensor) -> tuple[int | None, np.ndarray | None]:
+    def write(self, row: Row) -> tuple[int | None, np.ndarray | None]:
         """The next token (of a result, or the end of the turn after it), or those forbidden after a result, bool [vocabulary].
 
         None and None where the backbone is free.
@@ -359,7 +360,7 @@ class Computer(nn.Module):
             return call.tokens[written], None
         after = written - len(call.tokens)
         turn_end = self.config.end_of_turn_token_id
-        if after == 0 and turn_end is not None and int(self.writer.end_scores(pooled).argmax()) == END:
+        if after == 0 and turn_end is not None and call.ends_turn:
             return turn_end, None
         if after > 1:
             return None, None
@@ -394,6 +395,7 @@ class Computer(nn.Module):
             probability=float(choices[1 + chosen].exp()),
             result=None if outcome is None else outcome.text,
             tokens=tuple(written),
+            ends_turn=bool(written) and int(self.writer.end_scores(pooled).argmax()) == END,
             steps=0 if outcome is None else outcome.steps,
             fault=fault,
             seconds=time.perf_counter() - began,
@@ -410,7 +412,8 @@ class Computer(nn.Module):
         """
         characters = self.table.characters(tokens)
         real = layer.mask[number, : position + 1]
-        prefix, weights = (held[number, : position + 1][real].unsqueeze(0) for held in (layer.states, layer.weights))
+        states = layer.settle(self.reader.projection)
+        prefix, weights = (held[number, : position + 1][real].unsqueeze(0) for held in (states, layer.weights))
         scores = self.reader(
             self.reader.encode(prefix, weights, pooled.unsqueeze(0)),
             torch.from_numpy(characters.code_points).to(prefix.device).unsqueeze(0),

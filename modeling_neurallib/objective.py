@@ -279,8 +279,7 @@ def lengthened(batch: CallBatch, most: float) -> CallBatch:
     factors = torch.rand(rows, 1) * log(most) * chosen
     numbers = torch.zeros(weights.shape, dtype=torch.bool)
     for row, characters in enumerate(batch.characters):
-        digits = (characters.code_points >= ord("0")) & (characters.code_points <= ord("9"))
-        numbers[row, torch.from_numpy(characters.tokens[digits])] = True
+        numbers[row, torch.from_numpy(characters.tokens[characters.digits])] = True
     beside = (numbers | torch.nn.functional.pad(numbers, (1, 0))[:, :-1]).to(device) & (weights > UNSEEN)
     share = beside.to(features.dtype)
     means = torch.einsum("bl,blf->bf", share, features) / share.sum(1, keepdim=True).clamp(min=1)
@@ -456,11 +455,11 @@ class MarginalObjective:
         call = choices[row, start, 1 + program] + labellings + leads[row, start, lead]
         closing = torch.tensor(batch.ends, device=device)[row] == last + 1
         inside = last.clamp(max=length - 1)
-        # At the last token of a result the turn ends or goes on, with the gate free again; the edge of the text ends nothing.
+        # After the last token of a result the turn ends or goes on, with the gate free again; the edge of the text ends nothing.
         going = (last + 1 < length) & batch.decisions[row, inside] & ~closing
         zero = torch.zeros_like(call)
-        call = call + torch.where(closing, ends[row, inside, END], zero)
-        call = call + torch.where(going, ends[row, inside, GO_ON], zero)
+        call = call + torch.where(closing, ends[row, start, END], zero)
+        call = call + torch.where(going, ends[row, start, GO_ON], zero)
         total = before[:, -1]
         # Of the places [P] at which calls begin, those that come after each of the ends [E] at which calls end, in its row.
         places, at_place = torch.unique(torch.stack([row, start]), dim=1, return_inverse=True)

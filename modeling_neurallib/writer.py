@@ -15,9 +15,10 @@ END, GO_ON = 0, 1
 
 
 class Writer(nn.Module):
-    """Two small choices of the model around a result that is not its own.
+    """Two small choices of the model around a result that is not its own, both made at the position where the call opens.
 
-    ``lead`` is asked at the position where a call opens, ``end`` at the last token of its result.
+    There the state is that of the request. At the end of a result of sixty numbers it is that of a list such as training never
+    had, and says little about whether something is still to come.
     """
 
     def __init__(self, width: int):
@@ -30,7 +31,7 @@ class Writer(nn.Module):
         return self.lead(pooled).log_softmax(-1)
 
     def end_scores(self, pooled: Tensor) -> Tensor:
-        """Log-probabilities of ending the turn and of going on: [..., width] → [..., 2]."""
+        """Log-probabilities that the turn ends with the result and that it goes on: [..., width] → [..., 2]."""
         return self.end(pooled).log_softmax(-1)
 
 

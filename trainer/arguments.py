@@ -123,6 +123,13 @@ class NeuralLibTrainingArguments(TrainingArguments):
             "above 0, at most 1."
         },
     )
+    drift_directions: int = field(
+        default=0,
+        metadata={
+            "help": "The heads are kept blind to so many directions in which the backbone's states drift along lists of random "
+            "numbers, which are measured before training: lists longer than any that was trained on are then read; ≥ 0."
+        },
+    )
     keys_from_descriptions: bool = field(
         default=False,
         metadata={
@@ -188,7 +195,7 @@ class NeuralLibTrainingArguments(TrainingArguments):
         share_of_labels(self.supervision)
         for name, least in (
             ("prompt_weight", 0), ("stretch", 1), ("budget", 1), ("most_explanations", 1), ("sample_size", 0), ("sample_steps", 1),
-            ("retention", 0), ("redescribe_steps", 1),
+            ("retention", 0), ("redescribe_steps", 1), ("drift_directions", 0),
         ):  # fmt: skip
             if getattr(self, name) < least:
                 raise TrainingArgumentsError(f"{name} is at least {least}, found {getattr(self, name)}")

@@ -30,6 +30,7 @@ from .callbacks import DescriptionsFollowTheBackbone, KeysFollowTheBackbone, Oth
 from .checkpoints import STAGE, put_in_place, said_clearly
 from .collator import DataCollatorForCalls
 from .descriptions import Descriptions
+from .drift import BlindToDrift, drift_directions
 from .features import FeatureCache
 from .lessons import Lesson, Lessons, SimilarLengths, collate
 from .outcomes import Expected, calls_of_lessons, expected, outcome, summary
@@ -166,8 +167,30 @@ class NeuralLibTrainer(Trainer):
             self.add_callback(KeysFollowTheBackbone(self.language_model, self._tokenizer, self.ours.redescribe_steps))
             if self._descriptions is not None:
                 self.add_callback(DescriptionsFollowTheBackbone(self._descriptions, self.ours.redescribe_steps))
+        if self.ours.drift_directions:
+            self._blind_the_heads()
         if self.ours.tuned_programs is not None:
             self.add_callback(OtherKeysStay(self.language_model.computer, self.ours.tuned_programs))
+
+    def _blind_the_heads(self) -> None:
+        """Measures how the backbone's states drift along lists; no projection that learns will see it."""
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise TrainingArgumentsError(
+                "drift_directions needs the heads' weights whole in each process, which FSDP and DeepSpeed divide: leave it at 0"
+            )
+        if self._tokenizer is None:
+            raise TrainingArgumentsError("drift_directions needs the tokenizer: pass processing_class=tokenizer")
+        computers = self.language_model._computers()
+        linears = [part.projection.linear for computer in computers for part in (computer, computer.reader)]
+        learning = [linear for linear in linears if linear.weight.requires_grad]
+        if not learning:
+            raise TrainingArgumentsError(
+                f"drift_directions changes projections that train={self.trained!r} leaves as they are: leave it at 0"
+            )
+        self.language_model.to(self._args.device)  # type: ignore[arg-type]  # the stub of transformers
+        directions = drift_directions(self.language_model, self._tokenizer, self.ours.drift_directions)
+        for linear in learning:
+            self.add_callback(BlindToDrift(linear, directions))
 
     # Data
 

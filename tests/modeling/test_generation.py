@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from itertools import pairwise
 from typing import Any
 
@@ -262,6 +263,51 @@ def test_a_layer_is_cropped_by_a_number_or_to_a_length(monkeypatch: pytest.Monke
         CallLayer().crop(3)
     monkeypatch.setattr(module, "CROPS_TO_A_LENGTH", True)
     assert [cropped(number) for number in (-2, 0, 3, 5, 8)] == [3, 0, 3, 5, 5]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_what_waits_to_be_read_is_what_was_read_at_once(seed: int) -> None:
+    """Whatever is cropped and reordered between, a layer that settles now and then has the states of one that never waits."""
+    draw = random.Random(seed)
+    torch.manual_seed(seed)
+    project = torch.nn.Linear(6, 3).double()
+    waits, never = CallLayer(), CallLayer()
+    for _ in range(12):
+        kind = draw.choice(["extend", "extend", "extend", "crop", "select", "settle"])
+        if kind == "extend":
+            count = draw.randint(1, 4)
+            rows = len(waits.rows) or 2
+            new = torch.randn(rows, count, 6).double()
+            for layer in (waits, never):
+                layer.extend(new, torch.zeros(rows, count, 4), torch.ones(rows, count).bool(), torch.zeros(rows, count))
+                for row in layer.rows:
+                    row.tokens += [7] * count
+        elif kind == "settle" and waits.length:
+            waits.settle(project)
+        elif waits.length > 1:
+            number, order = -draw.randint(1, waits.length - 1), torch.randint(0, len(waits.rows), (3,))
+            for layer in (waits, never):
+                layer.crop(number) if kind == "crop" else layer.reorder_cache(order)
+        if never.length:
+            never.settle(project)
+            assert not never.waiting
+    assert waits.waiting <= waits.length
+    if waits.length:
+        torch.testing.assert_close(waits.settle(project), never.settle(project))
+        assert waits.settle(project).shape == (len(waits.rows), waits.length, 3) and not waits.waiting
+    with pytest.raises(RuntimeError, match="nothing has been read yet"):
+        CallLayer().settle(project)
+
+
+def test_only_so_many_positions_wait(tiny_model: NeuralLibForCausalLM, prompt: torch.Tensor) -> None:
+    tiny_model.computer.selector.no_call.bias.data.fill_(50.0)  # nothing is ever read
+    cache = tiny_model(prompt, use_cache=True).past_key_values
+    (layer,) = (layer for layer in cache.layers if isinstance(layer, CallLayer))
+    seen = []
+    for token in range(module.UNREAD + 8):
+        tiny_model(torch.full((len(prompt), 1), 1 + token % 5), past_key_values=cache, use_cache=True)
+        seen.append(layer.waiting)
+    assert max(seen) == module.UNREAD and 0 in seen
 
 
 def test_a_compiled_model_answers_alike(calling: NeuralLibForCausalLM, prompt: torch.Tensor) -> None:

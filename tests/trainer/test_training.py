@@ -153,9 +153,9 @@ def by_enumeration(model: NeuralLibForCausalLM, batch: CallBatch, row: int) -> f
             weight = math.exp(float(choices[at, 1 + x.program]) + labelling + float(leads[at, x.lead]))
             end = at + x.length
             if end + 1 == batch.ends[row]:
-                total += weight * math.exp(float(ends[end, 0]))
+                total += weight * math.exp(float(ends[at, 0]))
             else:
-                total += weight * math.exp(float(ends[end, 1])) * rest(end)
+                total += weight * math.exp(float(ends[at, 1])) * rest(end)
         return total
 
     return math.log(rest(columns[0]))
