@@ -347,8 +347,8 @@ def depth(quick: bool) -> list[dict[str, Any]]:
                         )  # fmt: skip
                         gradients = torch.autograd.grad((state.memory * weights).sum(), (words, banks))
                     except GradientError as error:
-                        at = str(error).split(" at step ")[-1].split()[0].rstrip(";")
-                        row[name] = f"overflow at {at}"
+                        at = int(str(error).split(" at step ")[-1].split()[0])
+                        row[name] = f"overflow {steps - at:,} back"
                         continue
                     row[name] = max(
                         float((part - part.gather(-1, at.argmax(-1, keepdim=True))).abs().max())

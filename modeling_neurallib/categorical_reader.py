@@ -37,11 +37,10 @@ from torch.nn.functional import one_hot, pad, rms_norm
 from ..configuration.machine_config import MachineConfig
 from .machine.adjoint import AdjointMachine, entries_of, execute
 from .machine.counterfactual import run_with_gradient
-from .machine.dense import DenseMachine, SoftProgram
+from .machine.dense import Arithmetic, DenseMachine, SoftProgram, checked_rows
 from .machine.state import MachineError
 
 CategoricalEstimator = Literal["dense", "adjoint", "counterfactual", "marginal"]
-Arithmetic = Literal["tables", "circuits"]
 
 
 class CategoricalReader(nn.Module):
@@ -215,7 +214,7 @@ class CategoricalCall:
 
         Raises:
             MachineError: the shapes do not fit the call, or the estimator is none of the four.
-            GradientError: in backward, a gradient overflows.
+            GradientError: words or immediates are no distributions; in backward, a gradient overflows.
         """
         self._check(words, length, immediates)
         if estimator in ("dense", "counterfactual"):
@@ -285,6 +284,9 @@ class CategoricalCall:
         ):
             found = None if immediates is None else list(immediates.shape)
             raise MachineError(f"immediates must have shape {wanted} (none if that is empty), found {found}")
+        checked_rows("words", words)
+        if immediates is not None:
+            checked_rows("immediates", immediates)
 
     def _start(self, words: Tensor) -> tuple[Tensor, Tensor]:
         """Memory [B, N, V] and registers [B, R, V] with the words in place and 0 elsewhere."""

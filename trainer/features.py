@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 import os
+import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ class FeatureCache:
         self._open_all()
 
     def _open_all(self) -> None:
-        for index in sorted(self.directory.glob("*/index.json")):
+        for index in sorted(self.directory.glob("[!.]*/index.json")):
             self._open(index.parent)
 
     def _open(self, shard: Path) -> None:
@@ -113,6 +114,25 @@ class FeatureCache:
     def _compute(
         self, conversations: Sequence[Conversation], batch_tokens: int, progress: Callable[[int], None] | None
     ) -> Path:
+        """A shard, which appears in one step, when all of it is written."""
+        name = hashlib.sha256("".join(c.digest for c in conversations).encode()).hexdigest()[:16]
+        scratch, target = self.directory / f".{name}.{os.getpid()}", self.directory / name
+        shutil.rmtree(scratch, ignore_errors=True)  # a process of this number that was killed may have left one
+        scratch.mkdir()
+        try:
+            self._write(scratch, conversations, batch_tokens, progress)
+            os.replace(scratch, target)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        return target
+
+    def _write(
+        self,
+        folder: Path,
+        conversations: Sequence[Conversation],
+        batch_tokens: int,
+        progress: Callable[[int], None] | None,
+    ) -> None:
         model = self.model
         groups: dict[tuple[int, ...], list[Conversation]] = defaultdict(list)
         for conversation in conversations:
@@ -120,10 +140,7 @@ class FeatureCache:
         shared = {beginning: _common(group) for beginning, group in groups.items()}
         width = model.config.hidden_size * len(model.config.feature_layers or [])
         total = sum(shared[b] + sum(len(c.tokens) - shared[b] for c in group) for b, group in groups.items())
-        name = hashlib.sha256("".join(c.digest for c in conversations).encode()).hexdigest()[:16]
-        scratch = self.directory / f".{name}.{os.getpid()}"
-        scratch.mkdir()
-        features = np.memmap(scratch / "features.f16", dtype=np.float16, mode="w+", shape=(total, width))
+        features = _on_disk(folder / "features.f16", (total, width))
         base = np.zeros(total, dtype=np.float32)
         spans: dict[str, tuple[int, int, int, int]] = {}
         at = 0
@@ -172,11 +189,20 @@ class FeatureCache:
                     if progress is not None:
                         progress(len(batch))
         features.flush()
-        np.save(scratch / "base.npy", base)
-        (scratch / "index.json").write_text(json.dumps({"shape": [total, width], "spans": spans}))
-        target = self.directory / name
-        os.replace(scratch, target)
-        return target
+        np.save(folder / "base.npy", base)
+        (folder / "index.json").write_text(json.dumps({"shape": [total, width], "spans": spans}))
+
+
+def _on_disk(path: Path, shape: tuple[int, int]) -> np.memmap:
+    """A new float16 array in a file whose place on the disk is taken at once.
+
+    Raises:
+        OSError: there is no place. Of a sparse file one would hear nothing until a write into it kills the process.
+    """
+    with path.open("wb") as file:
+        if hasattr(os, "posix_fallocate") and shape[0] * shape[1]:
+            os.posix_fallocate(file.fileno(), 0, 2 * shape[0] * shape[1])
+    return np.memmap(path, dtype=np.float16, mode="r+" if path.stat().st_size else "w+", shape=shape)
 
 
 def _batches(conversations: Sequence[Conversation], shared: int, batch_tokens: int) -> Iterator[list[Conversation]]:

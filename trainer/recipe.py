@@ -11,7 +11,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -127,6 +128,8 @@ class Recipe:
                 nearest = difflib.get_close_matches(str(key), valid, n=1)
                 hint = f"; did you mean {nearest[0]!r}?" if nearest else f"; known keys: {', '.join(fields)}"
                 raise RecipeError(f"the recipe has no key {key!r}{hint}")
+        hints = get_type_hints(NeuralLibTrainingArguments)
+        values["arguments"] = {key: _fitting(key, value, hints[key]) for key, value in given.items()}
         for key, value in values.items():
             default = getattr(cls(), key)
             accepts: tuple[type, ...] = (int, float) if isinstance(default, float) else (type(default),)
@@ -207,6 +210,26 @@ class Recipe:
                 raise RecipeError(f"{name} of the recipe has no {value!r}; {hint}")
         assert config is not None
         return config(**told)
+
+
+PLAIN = (bool, int, float, str, list, dict, type(None))
+
+
+def _fitting(key: str, value: Any, hint: Any) -> Any:
+    """The value of an argument of training, a number where YAML takes one for text.
+
+    Raises:
+        RecipeError: it is of another type than the argument, if that is a plain one.
+    """
+    kinds = [get_origin(kind) or kind for kind in (get_args(hint) if get_origin(hint) in (Union, UnionType) else [hint])]
+    if not all(kind in PLAIN for kind in kinds) or key == "supervision":
+        return value
+    if isinstance(value, str) and float in kinds and str not in kinds:
+        value = _number(value)
+    if type(value) in kinds or (type(value) is int and float in kinds):
+        return value
+    names = " or ".join(kind.__name__ for kind in kinds if kind is not type(None))
+    raise RecipeError(f"{key} must be {names}, found {value!r}")
 
 
 def _number(text: str) -> str | float:

@@ -1208,7 +1208,7 @@ def _backward_portable(
         g_registers[source_a, :values] += by_a
         g_registers[source_b, :values] += by_b
         gradient.counter, gradient.halted = damping * before, halting
-        if watch and not (gradient.finite() and (fields is None or fields.finite())):
+        if watch and (gradient.overflowed() or (fields is not None and fields.overflowed())):
             return step
     return -1
 
@@ -1262,9 +1262,9 @@ class StateGradient:
     depth: np.ndarray
     halted: float
 
-    def finite(self) -> bool:
-        arrays = (self.memory, self.registers, self.counter, self.stack, self.depth)
-        return bool(np.isfinite(self.halted)) and all(bool(np.isfinite(rows).all()) for rows in arrays)
+    def overflowed(self) -> str | None:
+        """The first part that is not finite; None where all are."""
+        return next((name for name, rows in vars(self).items() if not np.isfinite(rows).all()), None)
 
 
 @dataclass
@@ -1277,8 +1277,9 @@ class FieldGradient:
     target: np.ndarray
     immediate: np.ndarray
 
-    def finite(self) -> bool:
-        return all(bool(np.isfinite(rows).all()) for rows in vars(self).values())
+    def overflowed(self) -> str | None:
+        """The first field that is not finite; None where all are."""
+        return next((name for name, rows in vars(self).items() if not np.isfinite(rows).all()), None)
 
 
 class AdjointMachine:
@@ -1423,16 +1424,19 @@ class AdjointMachine:
             widths = (len(OPERATIONS), *(self.config.registers,) * 3, max(self.config.values, size))
             fields = FieldGradient(*(np.zeros((size, width)) for width in widths))
         first = StateGradient(*(x.copy() if isinstance(x, np.ndarray) else x for x in vars(gradient).values()))
-        if not first.finite():
+        part = first.overflowed()
+        if part is not None:
             raise GradientError(
-                f"the gradient of {tensor} is not finite at step {run.steps}, before the first one back"
+                f"the gradient of {tensor} overflows float64 (1.8e308) in its final {part}, at step {run.steps} of {run.steps}, "
+                "before the first one back: the loss itself is too steep"
             )
         self._pull(run, gradient, fields, False)
-        if not (gradient.finite() and (fields is None or fields.finite())):
+        part = gradient.overflowed() or (None if fields is None else fields.overflowed())
+        if part is not None:
             step = self._pull(run, first, fields, True)
             raise GradientError(
-                f"the gradient of {tensor} overflows float64 (1.8e308) at step {step} of {run.steps}; "
-                "damp the program counter, use fetch='joint', or kind='counterfactual'"
+                f"the gradient of {tensor} overflows float64 (1.8e308) in its {part}, at step {step} of {run.steps}, "
+                f"{run.steps - step} steps back; damp the program counter, use fetch='joint', or kind='counterfactual'"
             )
         return fields
 

@@ -40,7 +40,7 @@ from .adjoint import (
     run_adjoint,
     unfinished_error,
 )
-from .dense import DenseMachine, DenseState, SoftProgram
+from .dense import Arithmetic, DenseMachine, DenseState, SoftProgram, checked_gradients, looks_between
 from .operations import OPERATIONS
 from .state import MachineError
 
@@ -458,7 +458,11 @@ class _CounterfactualRun(torch.autograd.Function):
         ):
             array = np.zeros((batch, *shape)) if gradient is None else gradient.to("cpu", torch.float64).numpy()
             if not np.isfinite(array).all():
-                raise GradientError(f"the gradient of the final {name} is not finite before the first step back")
+                assert gradient is not None
+                raise GradientError(
+                    f"the gradient of the final {name} overflows {gradient.dtype} ({torch.finfo(gradient.dtype).max:.2g}) "
+                    "after the last step, before the first one back: the loss itself is too steep"
+                )
             arrays.append(np.ascontiguousarray(array))
         weights = arrays[1], arrays[0], arrays[2], arrays[4]
         needed = _needed(wants, config, sampled.size, ctx.cells)
@@ -545,24 +549,6 @@ def expected_loss(
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-class _Checked(torch.autograd.Function):
-    """Its input; refuses a gradient that is not finite."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, name: str, step: int, last: int) -> Tensor:
-        ctx.name, ctx.step, ctx.last = name, step, last
-        return rows.view_as(rows)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        if not torch.isfinite(gradients[0]).all():
-            raise GradientError(
-                f"the gradient of {ctx.name} overflows {gradients[0].dtype} ({torch.finfo(gradients[0].dtype).max:.2g}) at "
-                f"step {ctx.step} of at most {ctx.last}; damp the program counter, use float64 or kind='counterfactual'"
-            )
-        return gradients[0], None, None, None
-
-
 def _run_dense(
     machine: DenseMachine,
     state: DenseState,
@@ -571,28 +557,26 @@ def _run_dense(
     unfinished: str,
 ) -> tuple[DenseState, np.ndarray]:
     """``DenseMachine.run``, each machine by itself: what has halted is left alone while others go on."""
-    steps = np.zeros(len(state.halted), np.int64)
+    between = looks_between(state.halted.device)
     running = state.halted < halt_threshold
-    step = 0
-    while bool(running.any()) and step < limit:
-        before = DenseState(
-            *(
-                _Checked.apply(rows, name, step, limit) if rows.requires_grad else rows
-                for name, rows in vars(state).items()
-            )
-        )
-        after = machine.step(before)
-        if not bool(running.all()):
+    steps = torch.zeros_like(running, dtype=torch.int64)
+    for step in range(limit):
+        before = state
+        if step % between == 0:
+            if not bool(running.any()):
+                break
+            before = checked_gradients(state, step, limit)
+        state = machine.step(before)
+        if between > 1 or not bool(running.all()):
             parts = []
-            for new, old in zip(vars(after).values(), vars(before).values(), strict=True):
+            for new, old in zip(vars(state).values(), vars(before).values(), strict=True):
                 parts.append(torch.where(running.reshape(-1, *(1,) * (new.dim() - 1)), new, old))
-            after = DenseState(*parts)
-        steps += running.cpu().numpy()
-        state, step = after, step + 1
+            state = DenseState(*parts)
+        steps = steps + running
         running = state.halted < halt_threshold
-    if bool(running.any()) and unfinished == "error":
+    if unfinished == "error" and bool(running.any()):
         raise unfinished_error("dense", int(running.nonzero()[0, 0]), limit)
-    return state, steps
+    return state, steps.cpu().numpy()
 
 
 def run_with_gradient(
@@ -613,6 +597,7 @@ def run_with_gradient(
     cells: Sequence[int] | None = None,
     portable: bool | None = None,
     device: str | None = None,
+    arithmetic: Arithmetic = "tables",
 ) -> tuple[DenseState, Report]:
     """Runs B machines; gradients of the chosen kind flow from the final states into memory, registers and program.
 
@@ -639,6 +624,7 @@ def run_with_gradient(
         portable: True to run ``adjoint`` and ``counterfactual`` without numba.
         device: a CUDA device to run all machines of ``adjoint`` and ``counterfactual`` on, side by side; None for the CPU.
             It does not depend on where the tensors are. ``dense`` runs where they are.
+        arithmetic: of ``dense``: lookup tables or circuits of soft gates.
 
     Returns:
         The final states as distributions. With ``counterfactual`` and soft inputs they are means over samples, a loss
@@ -675,7 +661,7 @@ def run_with_gradient(
         raise GradientError(f"kind must be 'dense', 'adjoint' or 'counterfactual', found {kind!r}")
     for name, rows in {"memory": memory, "registers": registers, **vars(program)}.items():
         checked_rows(name if name in ("memory", "registers") else f"{name} of the program", rows)
-    machine = DenseMachine(program, config, fetch=fetch, damping=damping)
+    machine = DenseMachine(program, config, fetch=fetch, damping=damping, arithmetic=arithmetic)
     start = machine.state_from(memory, registers, entries)
     state, steps = _run_dense(machine, start, limit, halt_threshold, unfinished)
     return state, Report(kind, steps, state.halted.detach().cpu().numpy() >= halt_threshold)

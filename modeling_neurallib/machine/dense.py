@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -29,6 +29,8 @@ from .state import GradientError, MachineError, check_arguments, code_points
 
 LARGEST_VALUES = 1_024
 """The largest V of a dense machine: its lookup tables have V² entries."""
+
+Arithmetic = Literal["tables", "circuits"]
 
 _STEPS_BETWEEN_LOOKS = {"cpu": 1, "cuda": 16}
 """How often a run asks whether all machines have halted: on a device the host waits for it each time."""
@@ -125,6 +127,41 @@ def checked_rows(name: str, rows: Tensor) -> Tensor:
     return rows
 
 
+class _Checked(torch.autograd.Function):
+    """Its input; refuses a gradient that is not finite."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, name: str, step: int, last: int) -> Tensor:
+        ctx.name, ctx.step, ctx.last = name, step, last
+        return rows.view_as(rows)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        if not torch.isfinite(gradients[0]).all():
+            raise GradientError(
+                f"the gradient of {ctx.name} overflows {gradients[0].dtype} ({torch.finfo(gradients[0].dtype).max:.2g}) at "
+                f"step {ctx.step} of at most {ctx.last}; damp the program counter, use float64 or kind='counterfactual'"
+            )
+        return gradients[0], None, None, None
+
+
+def looks_between(device: torch.device) -> int:
+    """Steps of a run between two looks at its tensors: on a device the host waits for it each time."""
+    return _STEPS_BETWEEN_LOOKS.get(device.type, 16)
+
+
+def checked_gradients(state: DenseState, step: int, limit: int) -> DenseState:
+    """The state; in backward a gradient that is not finite is refused there. It stays so from step to step back.
+
+    Raises:
+        GradientError: in backward, naming the tensor, the step and the limit.
+    """
+    parts = vars(state).items()
+    return DenseState(
+        *(_Checked.apply(rows, name, step, limit) if rows.requires_grad else rows for name, rows in parts)
+    )
+
+
 def first_row(wrong: Tensor) -> tuple[int, ...]:
     """The index of the first that is true."""
     return tuple(torch.nonzero(wrong)[0].tolist())
@@ -218,7 +255,7 @@ class DenseMachine:
         config: MachineConfig,
         fetch: Literal["separate", "joint"] = "separate",
         damping: float = 1.0,
-        arithmetic: Literal["tables", "circuits"] = "tables",
+        arithmetic: Arithmetic = "tables",
     ):
         if config.values > LARGEST_VALUES:
             raise MachineError(
@@ -354,14 +391,14 @@ class DenseMachine:
             The last state, and the number of steps taken. Machines below the threshold ran out of steps.
 
         Raises:
-            GradientError: rows of the program, of memory or of registers are no distributions.
+            GradientError: rows of the program, of memory or of registers are no distributions; in backward, a gradient overflows.
         """
         for field in fields(self.program):
             checked_rows(f"{field.name} of the program", getattr(self.program, field.name))
         for name in ("memory", "registers"):
             checked_rows(name, getattr(state, name))
         limit = self.config.max_steps if max_steps is None else max_steps
-        between = _STEPS_BETWEEN_LOOKS.get(state.halted.device.type, 16)
+        between = looks_between(state.halted.device)
         steps = 0
         waiting: list[DenseState] = []  # states not looked at yet
         while True:
@@ -374,7 +411,7 @@ class DenseMachine:
                 waiting = []
             if steps == limit:
                 return state, steps
-            state = self.step(state)
+            state = self.step(checked_gradients(state, steps, limit) if steps % between == 0 else state)
             steps += 1
 
     def initial_state(self, arguments: Sequence[Sequence[str | Tensor]], entries: Sequence[int]) -> DenseState:

@@ -42,7 +42,7 @@ from torch.nn.functional import one_hot
 from ...configuration.machine_config import MachineConfig
 from .adjoint import SLOTS, alternatives, checked_rows, first_right, packed, run_adjoint
 from .counterfactual import Kind
-from .dense import DenseMachine, SoftProgram
+from .dense import DenseMachine, SoftProgram, checked_gradients
 from .exact import ExactMachine, validated
 from .operations import JUMPS, OPERATIONS, READS
 from .state import MachineError
@@ -688,8 +688,8 @@ def _dense(
     machine = DenseMachine(SoftProgram(*soft), config)
     state = machine.state_from(*_states(examples, config), [examples.entry] * len(examples))
     loss = stopped = torch.zeros(len(examples), dtype=torch.float64)
-    for _ in range(limit):
-        state = machine.step(state)
+    for step in range(limit):
+        state = machine.step(checked_gradients(state, step, limit))
         before, stopped = stopped, state.halted * state.program_counter[:, examples.stop]
         error = _expected_errors(state.memory, state.registers, examples)
         loss = loss + objective.confidence * (stopped - before) * error + objective.efficiency * (1 - stopped) / limit

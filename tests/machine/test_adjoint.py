@@ -293,9 +293,9 @@ def test_an_overflow_names_its_step(portable):
         machine.backward(run, gradient, tensor="the test")
 
     back(1e-300)
-    with pytest.raises(GradientError, match=r"gradient of the test overflows float64 .* at step \d+ of 601"):
+    with pytest.raises(GradientError, match=r"test overflows float64 \(1.8e308\) in its \w+, at step \d+ of 601, \d+ steps back"):
         back(1e300)
-    with pytest.raises(GradientError, match="not finite at step 601, before the first one back"):
+    with pytest.raises(GradientError, match="in its final registers, at step 601 of 601, before the first one back"):
         back(float("inf"))
 
 

@@ -14,7 +14,7 @@ from neurallib.configuration.machine_config import MachineConfig
 from neurallib.modeling_neurallib.machine import adjoint
 from neurallib.modeling_neurallib.machine.adjoint import GradientError, entries_of
 from neurallib.modeling_neurallib.machine.counterfactual import Outcomes, expected_loss, run_with_gradient
-from neurallib.modeling_neurallib.machine.dense import SoftProgram
+from neurallib.modeling_neurallib.machine.dense import DenseMachine, SoftProgram
 from neurallib.modeling_neurallib.machine.exact import reference_step
 from neurallib.modeling_neurallib.machine.state import MachineState
 
@@ -306,11 +306,15 @@ def test_gradients_that_overflow_or_are_not_finite():
 
     with pytest.raises(GradientError, match=r"gradient of \w+ overflows torch.float32 .* at step \d+ of at most 400"):
         back("dense")
+    machine = DenseMachine(program, config)
+    state, _ = machine.run(machine.state_from(memory, registers, [0]))
+    with pytest.raises(GradientError, match=r"gradient of \w+ overflows torch.float32 .* at step \d+ of at most 400"):
+        ((state.registers[0, 0] * weights).sum() * 1e30).backward()
     with pytest.raises(GradientError, match=r"gradient of registers overflows torch.float32"):
         back("adjoint")
     assert float(back("counterfactual").abs().max()) <= 2e30
     state, _ = run_with_gradient(program, config, memory, registers, [0], "counterfactual")
-    with pytest.raises(GradientError, match="gradient of the final registers is not finite"):
+    with pytest.raises(GradientError, match=r"final registers overflows torch.float32 \(3.4e\+38\) after the last step"):
         (state.registers[0, 0] * float("inf")).sum().backward()
 
 

@@ -22,7 +22,7 @@ from neurallib.modeling_neurallib.categorical_reader import (
     _seen_before,
 )
 from neurallib.modeling_neurallib.machine.operations import CODES
-from neurallib.modeling_neurallib.machine.state import MachineError
+from neurallib.modeling_neurallib.machine.state import GradientError, MachineError
 from torch import Tensor
 from torch.nn.functional import one_hot, pad
 
@@ -201,6 +201,12 @@ def test_what_does_not_fit_is_refused(call: CategoricalCall) -> None:
         call(words, 1, "guess")  # type: ignore[arg-type]
     with pytest.raises(MachineError, match="immediates must have shape"):
         call(words, 1, "dense", immediates=torch.ones(1, 8))
+    for estimator in ("dense", "adjoint", "counterfactual", "marginal"):
+        for wrong, reason in ((float("nan"), "not finite"), (-0.125, "negative"), (0.5, "sum to 1")):
+            broken = words.clone()
+            broken[1, 0, 3] = wrong
+            with pytest.raises(GradientError, match=f"words .*{reason}"):
+                call(broken, 1, estimator)  # type: ignore[arg-type]
     with pytest.raises(MachineError, match=r"addresses 0…3"):
         CategoricalCall(CODE, SMALL, [0, 4], [2])
 

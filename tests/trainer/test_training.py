@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import math
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from conftest import make_tokenizer
 from neurallib.modeling_neurallib.objective import CallBatch, MarginalObjective, lengthened, pieces_text
 from neurallib.modeling_neurallib.selector import UNSEEN
 from neurallib.trainer.arguments import TrainingArgumentsError
+from neurallib.trainer.checkpoints import SavingError
 from neurallib.trainer.dialogues import Dialogue
 from neurallib.trainer.features import FeatureCache
 from neurallib.trainer.lessons import Lessons, LessonWriter, collate
@@ -85,6 +89,34 @@ def test_cached_features_are_the_models(lessons: Lessons, tiny_model: NeuralLibF
         torch.testing.assert_close(torch.from_numpy(features).float(), expected, atol=3e-3, rtol=3e-3)
         for position in range(lesson.conversation.prompt - 1, tokens.shape[1] - 1):
             assert base[position] == pytest.approx(float(scores[position, tokens[0, position + 1]]), abs=1e-3)
+
+
+def test_features_are_whole_or_not_there(
+    lessons: Lessons, tiny_model: NeuralLibForCausalLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a killed process of the same number left is no obstacle; a full disk is said before anything is mapped onto it."""
+    conversations = [lesson.conversation for lesson in lessons.lessons]
+    cache = FeatureCache(tiny_model, tmp_path / "other")
+    full = OSError(errno.ENOSPC, "No space left on device")
+
+    def no_place(*_: Any) -> None:
+        raise full
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", no_place, raising=False)
+        with pytest.raises(OSError, match="No space left"):
+            cache.fill(conversations)
+        rows = [{"prompt": "Add 12 and 30", "completion": "42"}]
+        told = NeuralLibTrainingArguments(str(tmp_path / "run"), use_cpu=True, report_to=[], disable_tqdm=True)
+        tokenizer = make_tokenizer()
+        with pytest.raises(SavingError, match="no space left for features of the backbone"):
+            NeuralLibTrainer(tiny_model, told, train_dataset=rows, processing_class=tokenizer)
+    assert not list(cache.directory.iterdir()) and conversations[0] not in cache
+    cache.fill(conversations)
+    (whole,) = cache.directory.iterdir()
+    stale = whole.rename(whole.with_name(f".{whole.name}.{os.getpid()}"))
+    FeatureCache(tiny_model, tmp_path / "other").fill(conversations)
+    assert whole.is_dir() and not stale.exists()
 
 
 def test_search_finds_the_true_calls(lessons: Lessons, tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any) -> None:
@@ -340,6 +372,19 @@ def test_recipes(tmp_path: Path) -> None:
         Recipe.load(path, ["examples=many"])
     with pytest.raises(RecipeError, match="cannot be read"):
         Recipe.load(tmp_path / "none.yaml")
+    told = Recipe.load(path, ["backbone_learning_rate=5e-4", "max_grad_norm=1e-1", "retention=2", "lr_scheduler_type=linear"])
+    assert told.arguments == {
+        "backbone_learning_rate": 5e-4, "max_grad_norm": 0.1, "retention": 2, "lr_scheduler_type": "linear",
+    }  # fmt: skip
+    for override, message in [
+        ("gradient_accumulation_steps=two", "gradient_accumulation_steps must be int, found 'two'"),
+        ("max_steps=1.5", "max_steps must be int, found 1.5"),
+        ("bf16_features=maybe", "bf16_features must be bool, found 'maybe'"),
+        ("retention=much", "retention must be float, found 'much'"),
+        ("tuned_programs=add", "tuned_programs must be list, found 'add'"),
+    ]:
+        with pytest.raises(RecipeError, match=message):
+            Recipe.load(path, [override])
 
 
 def test_heads_that_are_not_there(tiny_base: Any, tiny_tokenizer: Any, tmp_path: Path) -> None:
