@@ -148,6 +148,8 @@ def _what(record: Mapping[str, Any]) -> str:
     }.get(str(record.get("trained")), "Trained")
     steps, epochs, seconds = (record.get(name) for name in ("steps", "epochs", "seconds"))
     how = [f"{_number(steps)} steps"] if steps else []
+    before = record.get("steps_before")
+    how += [f"after {_number(before)} steps of earlier runs"] if before else []
     how += [f"{epochs:.2f} epochs"] if epochs else []
     how += [f"{seconds:,.0f} seconds"] if seconds else []
     supervision = record.get("supervision")

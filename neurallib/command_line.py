@@ -611,7 +611,7 @@ def assemble(
             scratch.mkdir(parents=True)
             model.save_pretrained(scratch)
             tokenizer.save_pretrained(scratch)
-            _put_card(scratch, base, output.name, None if heads in ("none", "shipped") else Path(heads))
+            _put_card(scratch, base, output.name, _heads_folder(heads))
             if output.exists():
                 output.rmdir()
             scratch.rename(output)
@@ -638,17 +638,24 @@ def _assembled(base: str, library: str, heads: str) -> tuple[NeuralLibForCausalL
         with _loading(f"the base {base}"):
             _find(base)
     from . import NeuralLibForCausalLM
-    from .trainer.shipping import SHIPPED, load_base, load_heads
+    from .trainer.shipping import load_base, load_heads
 
     programs = _library(library)
     with _loading(f"the base {base}"):
         backbone, tokenizer = load_base(base)
-    if heads == "none":
+    folder = _heads_folder(heads)
+    if folder is None:
         return NeuralLibForCausalLM.from_llama(backbone, library=programs, tokenizer=tokenizer), tokenizer
-    model = load_heads(backbone, tokenizer, SHIPPED if heads == "shipped" else Path(heads))
+    model = load_heads(backbone, tokenizer, folder)
     if library != STANDARD:
         model.load_library(programs, tokenizer=tokenizer)
     return model, tokenizer
+
+
+def _heads_folder(heads: str) -> Path | None:
+    from .trainer.shipping import SHIPPED
+
+    return {"none": None, "shipped": SHIPPED}.get(heads, Path(heads))
 
 
 def _put_card(folder: Path, base: str, name: str, heads: Path | None) -> None:

@@ -189,6 +189,8 @@ def test_what_was_not_recorded_is_not_told() -> None:
     assert (
         "The whole model was trained." in text and "| train: not recorded | – | – | – |" in text and "None" not in text
     )
+    text = str(model_card("org/m", "A Llama", LIBRARY, {}, training={"steps": 1_498, "steps_before": 11_984}))
+    assert "1,498 steps, after 11,984 steps of earlier runs." in text
 
 
 def test_an_adapters_card_names_its_base() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from neurallib import NeuralLibForCausalLM
+from neurallib.command_line import app
 
 pytestmark = pytest.mark.slow
 
@@ -99,6 +102,16 @@ def test_logits_without_a_call_are_the_bases_to_the_bit(shipped: tuple[NeuralLib
     ours = model(tokens)
     assert ours.calls == ((),)
     assert torch.equal(ours.logits, base(tokens).logits)
+
+
+def test_the_card_of_an_assembled_model_tells_how_its_heads_came_about(tmp_path: Path) -> None:
+    from neurallib.trainer.shipping import SMOLLM2
+
+    output = tmp_path / "model"
+    done = CliRunner().invoke(app, ["assemble", "--base", SMOLLM2, "--output", str(output)])
+    assert done.exit_code == 0, done.output
+    card = (output / "README.md").read_text()
+    assert "model-index" in card and "steps of earlier runs" in card and "requests whose call has the right result" in card
 
 
 @pytest.mark.parametrize("prompt, answer", [(PROMPTS[0], "5535"), (PROMPTS[1], "4 7 52 913")])

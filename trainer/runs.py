@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, PreTrainedConfig
 from ..modeling_neurallib.library import NeuralLibrary
 from ..modeling_neurallib.modeling_neurallib import NeuralLibForCausalLM
 from ..modeling_neurallib.programs import standard_library
-from ..modeling_neurallib.sharing import UNTRAINED_BIAS
+from ..modeling_neurallib.sharing import RECORD, UNTRAINED_BIAS
 from .arguments import NeuralLibTrainingArguments
 from .checkpoints import last_checkpoint, said_clearly
 from .lessons import Lessons, lessons_of, with_features
@@ -138,8 +138,20 @@ def _train_heads(
         (output / "heads" / LOW_RANK).unlink(missing_ok=True)
         if recipe.start_from is not None and (Path(recipe.start_from) / LOW_RANK).is_file():
             shutil.copy(Path(recipe.start_from) / LOW_RANK, output / "heads" / LOW_RANK)
-        write_record(output / "heads", training_record(trainer))
+        write_record(output / "heads", _record(trainer, recipe, report["validation"]))
     return report
+
+
+def _record(trainer: NeuralLibTrainer, recipe: Recipe, validation: dict[str, Any]) -> dict[str, Any]:
+    """What a card tells of heads: the trainer's record, what they make of all held-out lessons, and the runs before this one."""
+    record = training_record(trainer) | {"metrics": {name: validation[name] for name in ("exact", "quiet")}, "sample_size": 0}
+    before = {} if recipe.start_from is None else _json_of(Path(recipe.start_from) / RECORD)
+    steps = int(before.get("steps") or 0) + int(before.get("steps_before") or 0)
+    return record | ({"steps_before": steps} if steps else {})
+
+
+def _json_of(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
 
 
 def _train_model(

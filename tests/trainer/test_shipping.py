@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from conftest import TINY_HEADS, make_base
 from neurallib.trainer import runs
 from neurallib.trainer.adapters import adapted
 from neurallib.trainer.recipe import Recipe
+from neurallib.trainer.record import write_record
 from neurallib.trainer.shipping import (
     LOW_RANK,
     NeuralLibError,
@@ -129,6 +131,20 @@ def test_a_recipe_goes_on_from_heads_of_another_run(
     torch.testing.assert_close(backbone(found.eval()), backbone(whole), atol=2e-3, rtol=2e-3)
     with pytest.raises(NeuralLibError, match="no trained heads"):
         runs.model_of(Recipe(start_from=str(tmp_path / "nothing")))
+
+
+def test_heads_of_a_second_run_tell_of_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "training_record", lambda trainer: {"steps": trainer, "metrics": {}, "sample_size": 32})
+    measured = {"exact": 0.5, "quiet": 1.0, "confused": {}}
+    steps = []
+    for number, trainer in enumerate((3, 4, 5)):
+        recipe = Recipe(start_from=None if number == 0 else str(tmp_path / str(number - 1)))
+        (tmp_path / str(number)).mkdir()
+        write_record(tmp_path / str(number), runs._record(trainer, recipe, measured))  # type: ignore[arg-type]
+        told = json.loads((tmp_path / str(number) / "training_record.json").read_text())
+        assert (told["metrics"], told["sample_size"]) == ({"exact": 0.5, "quiet": 1.0}, 0)
+        steps.append((told["steps"], told.get("steps_before")))
+    assert steps == [(3, None), (4, 3), (5, 7)]
 
 
 def test_an_adapter_of_another_kind_is_not_shipped_as_low_rank_weights(
