@@ -49,6 +49,37 @@ def said_clearly(what: str, folder: str | os.PathLike[str]) -> Iterator[None]:
         ) from error
 
 
+MADE_WITH = "made_with.json"
+"""A file of a checkpoint: the libraries and the backbone that it belongs to."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint of another model than the one that would go on from it."""
+
+
+def write_made_with(checkpoint: Path, made_with: dict[str, str]) -> None:
+    """Say what a checkpoint belongs to: a name → a hash or a name."""
+    (checkpoint / MADE_WITH).write_text(json.dumps(made_with, indent=2) + "\n", encoding="utf-8")
+
+
+def check_made_with(checkpoint: Path, made_with: dict[str, str]) -> None:
+    """A checkpoint goes on only with what it was made with; one that does not say is taken as it is.
+
+    Raises:
+        CheckpointError: it was made with another library, another version of it, or another backbone.
+    """
+    if not (checkpoint / MADE_WITH).is_file():
+        return
+    then = json.loads((checkpoint / MADE_WITH).read_text(encoding="utf-8"))
+    for name in sorted(then.keys() | made_with.keys()):
+        if then.get(name) != made_with.get(name):
+            was, now = (str(each.get(name, "none"))[:12] for each in (then, made_with))
+            raise CheckpointError(
+                f"{checkpoint.name} was made with another {name} ({was}, now {now}): give the run the one it began with, "
+                "or another output folder to begin anew"
+            )
+
+
 def put_in_place(stage: Path, place: Path) -> None:
     """A folder that is complete takes its place, in the stead of an older one of that name.
 

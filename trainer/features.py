@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import distributed
+from transformers import LlamaConfig
 from transformers.cache_utils import DynamicCache
 
 from ..modeling_neurallib.modeling_neurallib import NeuralLibForCausalLM
@@ -227,11 +228,17 @@ def _common(conversations: Sequence[Conversation]) -> int:
     return length
 
 
+ASIDE = {"architectures", "bos_token_id", "dtype", "eos_token_id", "pad_token_id", "transformers_version", "use_cache"}
+"""Fields of a Llama's configuration that its hidden states do not depend on."""
+
+
 def backbone_hash(model: NeuralLibForCausalLM) -> str:
-    """A hash of what features depend on besides the tokens: the layers, and a sample of every weight of the backbone."""
-    digest = hashlib.sha256(json.dumps([model.config.feature_layers, model.config.num_hidden_layers]).encode())
+    """A hash of what features depend on besides the tokens: every weight of the backbone, its configuration, the layers."""
+    told = model.config.to_dict()
+    kept = {name: told.get(name) for name in sorted(LlamaConfig().to_dict().keys() - ASIDE)}
+    digest = hashlib.blake2b(json.dumps([model.config.feature_layers, kept], default=str).encode(), digest_size=8)
     for name, weight in sorted(model.state_dict().items()):
         if ".computer." not in name:
             digest.update(name.encode())
-            digest.update(weight.flatten()[:: max(1, weight.numel() // 64)].float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
+            digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

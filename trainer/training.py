@@ -21,17 +21,18 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, rotat
 from ..modeling_neurallib.call import Call
 from ..modeling_neurallib.dense_objective import DenseObjective
 from ..modeling_neurallib.library import hub_reason
+from ..modeling_neurallib.loaded_libraries import records
 from ..modeling_neurallib.modeling_neurallib import Computer, MachineConfig, NeuralLibForCausalLM
 from ..modeling_neurallib.objective import CallBatch, MarginalObjective
 from ..modeling_neurallib.sharing import CARD, PublishError
 from .adapters import adapted, is_adapted, language_model_of
 from .arguments import NeuralLibTrainingArguments, TrainingArgumentsError
 from .callbacks import DescriptionsFollowTheBackbone, KeysFollowTheBackbone, OtherKeysStay
-from .checkpoints import STAGE, put_in_place, said_clearly
+from .checkpoints import STAGE, check_made_with, put_in_place, said_clearly, write_made_with
 from .collator import DataCollatorForCalls
 from .descriptions import Descriptions
 from .drift import BlindToDrift, drift_directions
-from .features import FeatureCache
+from .features import FeatureCache, backbone_hash
 from .lessons import Lesson, Lessons, SimilarLengths, collate
 from .outcomes import Expected, calls_of_lessons, expected, outcome, summary
 from .own_data import DataReport, RowReader, StreamedLessons, is_tokenized, load_rows, read_rows
@@ -149,6 +150,7 @@ class NeuralLibTrainer(Trainer):
         self._samples: dict[int, tuple[Any, list[tuple[Any, Expected]]]] = {}
         self._samples_taken = 0
         self._staging: Path | None = None
+        self._backbone = backbone_hash(self.language_model) if self.trained in FROZEN else ""
         super().__init__(
             model=HeadsForTraining(self.language_model.computer) if self.cached else model,
             args=args,
@@ -483,6 +485,8 @@ class NeuralLibTrainer(Trainer):
         name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         with said_clearly(name, run), self._staged(run / STAGE):
             super()._save_checkpoint(model, trial)
+            if self.args.should_save:
+                write_made_with(run / STAGE / name, self._made_with())
             self.accelerator.wait_for_everyone()
             if self.state.best_model_checkpoint == str(run / STAGE / name):
                 self.state.best_model_checkpoint = str(run / name)
@@ -493,6 +497,15 @@ class NeuralLibTrainer(Trainer):
             self.push_to_hub(f"Training in progress, step {self.state.global_step}")
         if self.args.should_save:
             rotate_checkpoints(str(run), self.args.save_total_limit, self.state.best_model_checkpoint, use_mtime=True)
+
+    def _made_with(self) -> dict[str, str]:
+        """What a checkpoint of this run belongs to. A backbone that learns is in the checkpoint itself."""
+        found = {f"library {each.name!r}": each.fingerprint for each in records(self.language_model.config)}
+        return found | ({"backbone": self._backbone} if self._backbone else {})
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        check_made_with(Path(resume_from_checkpoint), self._made_with())
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     @contextmanager
     def _staged(self, folder: Path) -> Iterator[None]:

@@ -15,15 +15,16 @@ from conftest import make_tokenizer
 from neurallib.modeling_neurallib.objective import CallBatch, MarginalObjective, lengthened, pieces_text
 from neurallib.modeling_neurallib.selector import UNSEEN
 from neurallib.trainer.arguments import TrainingArgumentsError
-from neurallib.trainer.checkpoints import SavingError
+from neurallib.trainer.checkpoints import MADE_WITH, CheckpointError, SavingError
 from neurallib.trainer.dialogues import Dialogue
-from neurallib.trainer.features import FeatureCache
+from neurallib.trainer.features import FeatureCache, backbone_hash
 from neurallib.trainer.lessons import Lessons, LessonWriter, collate
 from neurallib.trainer.outcomes import decided
 from neurallib.trainer.recipe import Recipe, RecipeError
 from neurallib.trainer.shipping import NeuralLibError, load_heads
 from neurallib.trainer.tasks import Example
 from neurallib.trainer.training import NeuralLibTrainer
+from test_trainer_on_rows import fresh
 from transformers import TrainerCallback, TrainingArguments
 
 from neurallib import NeuralLibForCausalLM, NeuralLibTrainingArguments
@@ -89,6 +90,52 @@ def test_cached_features_are_the_models(lessons: Lessons, tiny_model: NeuralLibF
         torch.testing.assert_close(torch.from_numpy(features).float(), expected, atol=3e-3, rtol=3e-3)
         for position in range(lesson.conversation.prompt - 1, tokens.shape[1] - 1):
             assert base[position] == pytest.approx(float(scores[position, tokens[0, position + 1]]), abs=1e-3)
+
+
+def test_features_belong_to_one_backbone(tiny_model: NeuralLibForCausalLM) -> None:
+    whole = backbone_hash(tiny_model)
+    tiny_model.computer.offsets.data += 1
+    assert backbone_hash(tiny_model) == whole, "the heads are not of the backbone"
+    for change in ("weight", "rope", "layers", "eps"):
+        other = fresh(tiny_model)
+        assert backbone_hash(other) == whole
+        if change == "weight":
+            other.get_input_embeddings().weight.data[7, 3] += 1e-3
+        elif change == "rope":
+            other.config.rope_parameters = {**other.config.rope_parameters, "rope_theta": 20_000.0}
+        elif change == "layers":
+            other.config.feature_layers = [1]
+        else:
+            other.config.rms_norm_eps *= 2
+        assert backbone_hash(other) != whole, change
+
+
+def test_a_checkpoint_goes_on_only_with_what_it_was_made_with(
+    lessons: Lessons, tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any, tmp_path: Path
+) -> None:
+    def trainer(model: NeuralLibForCausalLM, steps: int) -> NeuralLibTrainer:
+        told = NeuralLibTrainingArguments(
+            str(tmp_path / "run"), max_steps=steps, save_steps=2, use_cpu=True, report_to=[], disable_tqdm=True, sample_size=0,
+            per_device_train_batch_size=2,
+        )  # fmt: skip
+        return NeuralLibTrainer(model, told, train_dataset=lessons, processing_class=tiny_tokenizer)
+
+    trainer(fresh(tiny_model), 2).train()
+    other = fresh(tiny_model)
+    other.get_input_embeddings().weight.data[7, 3] += 1e-3
+    with pytest.raises(CheckpointError, match=r"checkpoint-2 was made with another backbone \(\w+, now \w+\): give the run"):
+        trainer(other, 4).train(resume_from_checkpoint=True)
+    changed = fresh(tiny_model)
+    changed.config.libraries[0]["fingerprint"] = "0" * 64
+    before = {name: value.clone() for name, value in changed.computer.state_dict().items()}
+    with pytest.raises(CheckpointError, match="made with another library 'tiny_programs'"):
+        trainer(changed, 4).train(resume_from_checkpoint=True)
+    assert all(torch.equal(value, before[name]) for name, value in changed.computer.state_dict().items())
+    same = trainer(fresh(tiny_model), 4)
+    same.train(resume_from_checkpoint=True)
+    assert same.state.global_step == 4
+    (tmp_path / "run" / "checkpoint-4" / MADE_WITH).unlink()  # as earlier releases left it
+    trainer(changed, 5).train(resume_from_checkpoint=True)
 
 
 def test_features_are_whole_or_not_there(
