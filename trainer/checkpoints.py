@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -20,6 +20,19 @@ STAGE = ".unfinished"
 
 class SavingError(OSError):
     """Something that could not be saved. What was saved before is whole."""
+
+
+BEFORE = ".before"
+
+
+def put_back(run: Path) -> None:
+    """What was being staged goes; a whole checkpoint that was to be replaced, and was not, takes its place again."""
+    for before in (run / STAGE).glob(f"*{BEFORE}"):
+        place = run / before.name.removesuffix(BEFORE)
+        if not place.exists():
+            with suppress(FileNotFoundError):  # another process of the run was first
+                os.replace(before, place)
+    shutil.rmtree(run / STAGE, ignore_errors=True)
 
 
 def last_checkpoint(folder: str | os.PathLike[str]) -> Path | None:
@@ -83,7 +96,7 @@ def check_made_with(checkpoint: Path, made_with: dict[str, str]) -> None:
 def put_in_place(stage: Path, place: Path) -> None:
     """A folder that is complete takes its place, in the stead of an older one of that name.
 
-    Whenever it is interrupted, what stands in that place is whole, or nothing stands there.
+    Whenever it is interrupted, what stands in that place is whole, or nothing stands there, and :func:`put_back` mends that.
     """
     state = stage / "trainer_state.json"
     if state.exists():
@@ -96,7 +109,7 @@ def put_in_place(stage: Path, place: Path) -> None:
         if path.is_file():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
-    before = stage.with_name(f"{stage.name}.before")
+    before = stage.with_name(f"{stage.name}{BEFORE}")
     if place.exists():
         os.replace(place, before)
     os.replace(stage, place)

@@ -19,7 +19,7 @@ from ..modeling_neurallib.modeling_neurallib import NeuralLibForCausalLM
 from ..modeling_neurallib.programs import standard_library
 from ..modeling_neurallib.sharing import RECORD, UNTRAINED_BIAS
 from .arguments import NeuralLibTrainingArguments
-from .checkpoints import last_checkpoint, said_clearly
+from .checkpoints import last_checkpoint, put_back, said_clearly
 from .lessons import Lessons, lessons_of, with_features
 from .outcomes import decided
 from .own_data import load_rows
@@ -49,6 +49,7 @@ def train(recipe_path: str | Path, overrides: Iterable[str] = (), resume: bool =
     torch.manual_seed(recipe.seed)
     model, tokenizer = model_of(recipe)
     arguments = recipe.training_arguments(output / "checkpoints")
+    put_back(output / "checkpoints")
     with said_clearly("the run", output / "checkpoints"):
         frozen = arguments.train in (None, *FROZEN) and arguments.estimator == "marginal" and arguments.cached_features
         if recipe.data is None and frozen and recipe.peft is None:

@@ -28,7 +28,7 @@ from ..modeling_neurallib.sharing import CARD, PublishError
 from .adapters import adapted, is_adapted, language_model_of
 from .arguments import NeuralLibTrainingArguments, TrainingArgumentsError
 from .callbacks import DescriptionsFollowTheBackbone, KeysFollowTheBackbone, OtherKeysStay
-from .checkpoints import STAGE, check_made_with, put_in_place, said_clearly, write_made_with
+from .checkpoints import STAGE, check_made_with, put_back, put_in_place, said_clearly, write_made_with
 from .collator import DataCollatorForCalls
 from .descriptions import Descriptions
 from .drift import BlindToDrift, drift_directions
@@ -462,7 +462,7 @@ class NeuralLibTrainer(Trainer):
     # Saving
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        shutil.rmtree(Path(str(self.args.output_dir)) / STAGE, ignore_errors=True)
+        put_back(Path(str(self.args.output_dir)))
         # The gradients of very unlikely labellings are denormal numbers, which make a CPU ten times slower.
         torch.set_flush_denormal(True)
         try:

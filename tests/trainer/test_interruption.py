@@ -15,7 +15,7 @@ import pytest
 import torch
 from conftest import TINY_HEADS, TINY_PROGRAMS, make_base, make_tokenizer
 from neurallib.trainer import runs, training
-from neurallib.trainer.checkpoints import STAGE, SavingError, last_checkpoint, put_in_place
+from neurallib.trainer.checkpoints import STAGE, SavingError, last_checkpoint, put_back, put_in_place
 from safetensors.torch import load_file
 
 from neurallib import NeuralLibForCausalLM, NeuralLibTrainer, NeuralLibTrainingArguments, command_line, compile_library
@@ -199,6 +199,31 @@ def trainer_of(model: NeuralLibForCausalLM, tokenizer: Any, folder: str, steps: 
         use_cpu=True, disable_tqdm=True, logging_strategy="no", sample_size=0,
     )  # fmt: skip
     return NeuralLibTrainer(model, arguments, train_dataset=ROWS, processing_class=tokenizer)
+
+
+@pytest.mark.parametrize("moment", ["before the new one is there", "after"])
+def test_a_checkpoint_that_was_being_replaced_is_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    place, stage = tmp_path / "checkpoint-2", tmp_path / STAGE / "checkpoint-2"
+    for folder, text in ((place, "old"), (stage, "new")):
+        folder.mkdir(parents=True)
+        (folder / "model").write_text(text)
+    replace = os.replace
+
+    def killed(source: Path, target: Path) -> None:
+        if source == stage and moment != "after":
+            raise KeyboardInterrupt
+        replace(source, target)
+        if source == stage:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "replace", killed)
+        put_in_place(stage, place)
+    put_back(tmp_path)
+    assert last_checkpoint(tmp_path) == place and not (tmp_path / STAGE).exists()
+    assert (place / "model").read_text() == ("new" if moment == "after" else "old")
 
 
 def test_no_space_left(tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any, tmp_path: Path) -> None:
