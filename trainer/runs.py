@@ -127,7 +127,7 @@ def _train_heads(
     )
     trainer.train(resume_from_checkpoint=resume and last_checkpoint(str(arguments.output_dir)) is not None)
     model.computer.cpu().eval()
-    report = dict(
+    report: dict[str, Any] = dict(
         left_out=left_out,
         lessons=len(training),
         training=decided(Lessons(training.lessons[:400], training.cache, model.computer)),
