@@ -16,8 +16,10 @@ from neurallib.modeling_neurallib.machine.adjoint import AdjointMachine, Gradien
 from neurallib.modeling_neurallib.machine.dense import DenseMachine, DenseState, SoftProgram
 from neurallib.modeling_neurallib.machine.operations import OPERATIONS, evaluate
 from neurallib.modeling_neurallib.machine.state import MachineError, initial_state
+from neurallib.modeling_neurallib.programs.number_theory import fibonacci_recursive
+from neurallib.modeling_neurallib.programs.texts import reverse_text, text_length
 
-from neurallib import compile_library
+from neurallib import compile_library, standard_library
 
 PATHS = [pytest.param(False, id="native"), pytest.param(True, id="portable")]
 CONFIGS = [
@@ -173,6 +175,27 @@ def test_compiled_programs_to_500_steps(name, argument):
     assert taken > 100
 
 
+@pytest.mark.parametrize(
+    ("function", "argument"),
+    [(text_length, "ab"), (reverse_text, "abc"), (fibonacci_recursive, 3)],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_programs_of_the_library_whose_inputs_fit(function, argument):
+    """They halt on the exact engine with CPython's answer, and the adjoint of that run is dense's gradient."""
+    config = MachineConfig(values=128, memory=128, registers=16, call_depth=16, max_steps=500)
+    name = function.__name__
+    library = standard_library().extract([name])
+    result = library.run_batch([(name, [str(argument)])], machine=config)[0]
+    assert result.text == str(function(argument))
+    code = library.instructions_for(config)
+    start = initial_state([str(argument)], library.programs[name].entry, config)
+    taken = compare(
+        code, config, start.registers, start.memory, 500, entry=start.program_counter, portable=(False,),
+        parts=("memory", "registers"),
+    )  # fmt: skip
+    assert 100 < taken == result.steps < 500
+
+
 def test_native_equals_portable_on_a_long_run():
     config = MachineConfig(values=32, memory=32, registers=8, call_depth=2)
     rows = entries_of(REVERSE, config)
@@ -293,7 +316,9 @@ def test_an_overflow_names_its_step(portable):
         machine.backward(run, gradient, tensor="the test")
 
     back(1e-300)
-    with pytest.raises(GradientError, match=r"test overflows float64 \(1.8e308\) in its \w+, at step \d+ of 601, \d+ steps back"):
+    with pytest.raises(
+        GradientError, match=r"test overflows float64 \(1.8e308\) in its \w+, at step \d+ of 601, \d+ steps back"
+    ):
         back(1e300)
     with pytest.raises(GradientError, match="in its final registers, at step 601 of 601, before the first one back"):
         back(float("inf"))
