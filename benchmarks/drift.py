@@ -23,9 +23,8 @@ from neurallib.trainer.evaluation import prompt_tokens
 from neurallib.trainer.features import Conversation, FeatureCache
 from neurallib.trainer.lessons import Lesson, Lessons
 from neurallib.trainer.outcomes import decided
-from neurallib.trainer.shipping import load_base, load_heads, load_shipped
 from neurallib.trainer.tasks import RequestGenerator
-from requests import LISTS
+from requests import LISTS, with_heads
 
 SEED = 777
 """Not the seed of training, nor of the lists of 64 in ``requests.py``."""
@@ -51,11 +50,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    if arguments.heads:
-        base, tokenizer = load_base("smollm2-135m")
-        model = load_heads(base, tokenizer, arguments.heads)
-    else:
-        model, tokenizer = load_shipped()
+    model, tokenizer = with_heads(arguments.heads)
     model.computer.eval()
     directions = drift_directions(model, tokenizer, max(arguments.directions))
     linear = model.computer.reader.projection.linear

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from neurallib.trainer.shipping import load_base, load_heads, load_shipped
+from neurallib.trainer.shipping import SMOLLM2, load_base, load_heads, load_shipped
 from neurallib.trainer.tasks import RequestGenerator
 
 HERE = Path(__file__).parent
@@ -135,6 +135,14 @@ def verdict(item: dict[str, Any], text: str, calls: tuple[Any, ...], library: An
     return "writing"
 
 
+def with_heads(folder: Path | None) -> tuple[Any, Any]:
+    """SmolLM2-135M-Instruct with the heads of a folder, or those that ship; and its tokenizer."""
+    if folder is None:
+        return load_shipped()
+    base, tokenizer = load_base(SMOLLM2)
+    return load_heads(base, tokenizer, folder), tokenizer
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=[*FILES, "seen", "long", "general"])
@@ -147,11 +155,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--show", action="store_true", help="print the replies that are wrong")
     arguments = parser.parse_args()
-    if arguments.heads:
-        base, tokenizer = load_base("smollm2-135m")
-        model = load_heads(base, tokenizer, arguments.heads)
-    else:
-        model, tokenizer = load_shipped()
+    model, tokenizer = with_heads(arguments.heads)
     items = requests(arguments.kind, arguments.count)
     new_tokens = arguments.new_tokens or {"general": 48, "long": 400}.get(arguments.kind, 40)
     began = time.time()

@@ -194,8 +194,8 @@ class CallLayer(CacheLayerMixin):
             row.drop(int(real))
         left = self.length - remove
         self.tensors = tuple(held[:, :left] for held in self.tensors)
-        held = 0 if self.settled is None else self.settled.shape[1]
-        self.unread = [features[:, : left - held] for features in self._unread_together() if left > held]
+        read = 0 if self.settled is None else self.settled.shape[1]
+        self.unread = [features[:, : left - read] for features in self._unread_together() if left > read]
         if self.settled is not None:
             self.settled = self.settled[:, :left]
 
