@@ -5,13 +5,17 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from ..modeling_neurallib.library import NeuralLibrary
+from ..modeling_neurallib.loaded_libraries import records
 from ..modeling_neurallib.modeling_neurallib import NeuralLibError, NeuralLibForCausalLM
 from ..modeling_neurallib.programs import standard_library
 
@@ -20,6 +24,9 @@ SHIPPED = Path(__file__).parent.parent / "modeling_neurallib" / "shipped" / "smo
 
 SMOLLM2 = "smollm2-135m"
 LOW_RANK = "low_rank.safetensors"
+HEADS_FORMAT = 1
+"""Version of ``heads_config.json`` that is written, and the newest that is read."""
+
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _BELONGS_TO_TOKENIZER_OR_LIBRARY = ("token_bytes", "token_offsets", "instructions")
 
@@ -80,7 +87,8 @@ def forget_quantization(model: PreTrainedModel) -> None:
 
 
 def save_heads(model: NeuralLibForCausalLM, directory: Path, report: dict[str, Any]) -> None:
-    """Heads as ``heads.safetensors`` (float16) and ``heads_config.json`` (their shape, the programs, the report)."""
+    """Heads as ``heads.safetensors`` (float16) and ``heads_config.json`` (their shape, the programs, the library's sha256, the
+    report)."""
     directory.mkdir(parents=True, exist_ok=True)
     computer, config = model.computer, model.config
     tensors = {
@@ -100,10 +108,11 @@ def save_heads(model: NeuralLibForCausalLM, directory: Path, report: dict[str, A
         "disabled_programs",
     )
     described = {
-        "format_version": 1,
+        "format_version": HEADS_FORMAT,
         "base": str(config.name_or_path).rsplit("/", 1)[-1],
         "heads": {name: getattr(config, name) for name in shape},
         "programs": computer.programs,
+        "libraries": {record.name: record.fingerprint for record in records(config)},
         "report": report,
     }
     save_file(tensors, str(directory / "heads.safetensors.part"))
@@ -172,34 +181,65 @@ def load_heads(base: PreTrainedModel, tokenizer: Any, directory: Path) -> Neural
     """A base with the standard library and trained heads, and what was trained of the backbone with them. The base is used up.
 
     Raises:
-        NeuralLibError: files missing, or heads trained for other programs or another backbone's shape.
+        NeuralLibError: files missing or cut short, or heads of a newer format, trained for another library or another backbone's
+            shape.
     """
+    library, low_rank = standard_library(), directory / LOW_RANK
     try:
         described = json.loads((directory / "heads_config.json").read_text())
+        _check_heads(described, library, directory)
         tensors = load_file(str(directory / "heads.safetensors"))
+        additions = load_file(str(low_rank)) if low_rank.is_file() else {}
     except FileNotFoundError as error:
         raise NeuralLibError(
             f"no trained heads in {directory}: {Path(error.filename or '').name} is missing"
         ) from error
-    if (directory / LOW_RANK).is_file():
-        merge_low_rank(base, load_file(str(directory / LOW_RANK)))
-    library = standard_library()
-    if described["programs"] != list(library.programs):
-        raise NeuralLibError(
-            f"the heads in {directory} were trained for {len(described['programs'])} programs, the library has "
-            f"{len(library.programs)} or others: train again with `neurallib train`"
-        )
+    except (json.JSONDecodeError, UnicodeDecodeError, SafetensorError) as error:
+        raise NeuralLibError(f"the heads in {directory} are cut short or corrupt ({error}); get them again") from error
+    merge_low_rank(base, additions)
     model = NeuralLibForCausalLM.from_llama(base, tokenizer=tokenizer, heads=described["heads"])
+    wanted = {name: list(tensor.shape) for name, tensor in model.computer.state_dict().items()}
+    wanted = {name: shape for name, shape in wanted.items() if name not in _BELONGS_TO_TOKENIZER_OR_LIBRARY}
+    for name in ("descriptions", "offsets"):
+        wanted[name][0] = len(library.programs)
+    found = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    for name in sorted(wanted.keys() | found.keys()):
+        if wanted.get(name) != found.get(name):
+            raise NeuralLibError(
+                f"the heads in {directory} do not fit this model: their {name} is {found.get(name, 'missing')}, expected "
+                f"{wanted.get(name, 'none')}; use the base that they were trained on"
+            )
     model._install(library, tensors.pop("descriptions").float(), tensors.pop("offsets").float())
-    state = {name: tensor.float() for name, tensor in tensors.items()}
-    missing, unexpected = model.computer.load_state_dict(state, strict=False)
-    wrong = [
-        *unexpected,
-        *(n for n in missing if n not in (*_BELONGS_TO_TOKENIZER_OR_LIBRARY, "descriptions", "offsets")),
-    ]
-    if wrong:
-        raise NeuralLibError(f"the heads in {directory} do not fit this model: {', '.join(wrong[:4])}")
+    model.computer.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=False)
     return model
+
+
+def _check_heads(described: Any, library: NeuralLibrary, directory: Path) -> None:
+    """Refuses heads that this version cannot read, and heads that chose among other programs than the library has.
+
+    Args:
+        described: what ``heads_config.json`` says. Heads from before the library's sha256 was kept have none.
+    Raises:
+        NeuralLibError: naming what was found and expected.
+    """
+    version = described.get("format_version") if isinstance(described, dict) else None
+    if type(version) is int and version > HEADS_FORMAT:
+        raise NeuralLibError(
+            f"the heads in {directory} have format version {version}, this neurallib reads versions up to {HEADS_FORMAT}: upgrade "
+            "neurallib"
+        )
+    if type(version) is not int or not {"heads", "programs"} <= described.keys():
+        raise NeuralLibError(f"{directory / 'heads_config.json'} describes no heads; get them again")
+    way_out = "use the neurallib that they were trained with, or train again with `neurallib train`"
+    for one, other in zip_longest(described["programs"], library.programs, fillvalue="none"):
+        if one != other:
+            raise NeuralLibError(
+                f"the heads in {directory} were trained for the program {one} where the standard library has {other}: {way_out}"
+            )
+    known, here = described.get("libraries"), {library.name: library.fingerprint}
+    if known is not None and known != here:
+        was, now = (", ".join(f"{name} of sha256 {each}" for name, each in one.items()) for one in (known, here))
+        raise NeuralLibError(f"the heads in {directory} were trained with {was}, the present library is {now}: {way_out}")
 
 
 def load_shipped() -> tuple[NeuralLibForCausalLM, Any]:

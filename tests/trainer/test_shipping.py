@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from neurallib.trainer.recipe import Recipe
 from neurallib.trainer.record import write_record
 from neurallib.trainer.shipping import (
     LOW_RANK,
+    SHIPPED,
     NeuralLibError,
     load_heads,
     merge_low_rank,
@@ -24,8 +27,10 @@ from neurallib.trainer.shipping import (
 )
 from safetensors.torch import load_file
 from transformers import LlamaForCausalLM
+from typer.testing import CliRunner
 
 from neurallib import NeuralLibForCausalLM, standard_library
+from neurallib.command_line import app
 
 KINDS: dict[str, dict[str, Any]] = {
     "plain": {"target_modules": ["q_proj", "v_proj"]},
@@ -157,3 +162,97 @@ def test_an_adapter_of_another_kind_is_not_shipped_as_low_rank_weights(
     with pytest.raises(NeuralLibError, match="plain LoRA"):
         save_low_rank(adapted(model, kind), tmp_path)
     assert not (tmp_path / LOW_RANK).exists()
+
+
+@pytest.fixture
+def heads(tiny_base: LlamaForCausalLM, tiny_tokenizer: Any, tmp_path: Path) -> Path:
+    """A folder of heads for the tiny Llama."""
+    model = NeuralLibForCausalLM.from_llama(tiny_base, standard_library(), tokenizer=tiny_tokenizer, heads=TINY_HEADS)
+    save_heads(model, tmp_path / "heads", {})
+    return tmp_path / "heads"
+
+
+def halved(file: Path) -> None:
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+
+
+def described(folder: Path, **changes: Any) -> None:
+    """Heads that say otherwise."""
+    file = folder / "heads_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+PROGRAMS = list(standard_library().programs)
+HERE = standard_library().fingerprint
+
+REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a newer format": (
+        lambda folder: described(folder, format_version=2),
+        "have format version 2, this neurallib reads versions up to 1: upgrade neurallib",
+    ),
+    "a newer format, other files": (
+        lambda folder: (described(folder, format_version=2), (folder / "heads.safetensors").unlink()),
+        "have format version 2",
+    ),
+    "no format": (lambda folder: described(folder, format_version="1"), "describes no heads; get them again"),
+    "no heads": (lambda folder: (folder / "heads_config.json").write_text("[]"), "describes no heads; get them again"),
+    "another program": (
+        lambda folder: described(folder, programs=["sum", *PROGRAMS[1:]]),
+        "trained for the program sum where the standard library has add: use the neurallib that they were trained with, or train",
+    ),
+    "another order": (
+        lambda folder: described(folder, programs=[*PROGRAMS[1:], PROGRAMS[0]]),
+        "trained for the program subtract where the standard library has add: ",
+    ),
+    "fewer programs": (
+        lambda folder: described(folder, programs=PROGRAMS[:-1]),
+        "trained for the program none where the standard library has evaluate: ",
+    ),
+    "another version of the library": (
+        lambda folder: described(folder, libraries={"standard_library": "0" * 64}),
+        f"trained with standard_library of sha256 {'0' * 64}, the present library is standard_library of sha256 {HERE}: use",
+    ),
+    "half a description": (lambda folder: halved(folder / "heads_config.json"), "are cut short or corrupt"),
+    "half the weights": (lambda folder: halved(folder / "heads.safetensors"), "are cut short or corrupt"),
+    "half the low rank": (lambda folder: (folder / LOW_RANK).write_bytes(b"\x08"), "are cut short or corrupt"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED, ids=lambda name: name.replace(" ", "_"))
+def test_heads_that_are_refused(
+    heads: Path, tiny_base: LlamaForCausalLM, tiny_tokenizer: Any, tmp_path: Path, name: str
+) -> None:
+    change, message = REFUSED[name]
+    change(heads)
+    with pytest.raises(NeuralLibError, match=re.escape(message)):
+        load_heads(tiny_base, tiny_tokenizer, heads)
+    tiny_base.save_pretrained(tmp_path / "base")
+    tiny_tokenizer.save_pretrained(tmp_path / "base")
+    words = ["assemble", "--base", str(tmp_path / "base"), "--heads", str(heads), "--output", str(tmp_path / "model")]
+    done = CliRunner().invoke(app, words)
+    assert (done.exit_code, done.stdout) == (1, "") and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("neurallib: ") and message in done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"heads", "base"}, "no half of a model is left"
+
+
+def test_heads_of_another_backbone_are_refused(heads: Path, tiny_base: LlamaForCausalLM, tiny_tokenizer: Any) -> None:
+    config = copy.deepcopy(tiny_base.config)
+    config.hidden_size = 48
+    config.head_dim = 12
+    with pytest.raises(NeuralLibError, match=r"their descriptions is \[26, 64\], expected \[26, 96\]; use the base that"):
+        load_heads(LlamaForCausalLM(config), tiny_tokenizer, heads)
+
+
+def test_heads_from_before_the_librarys_sha256_was_kept_are_loaded(
+    heads: Path, tiny_base: LlamaForCausalLM, tiny_tokenizer: Any
+) -> None:
+    told = json.loads((heads / "heads_config.json").read_text())
+    assert told.pop("libraries") == {"standard_library": HERE}
+    (heads / "heads_config.json").write_text(json.dumps(told))
+    assert load_heads(tiny_base, tiny_tokenizer, heads).computer.programs == PROGRAMS
+
+
+def test_the_shipped_heads_are_for_the_library_that_is_shipped() -> None:
+    told = json.loads((SHIPPED / "heads_config.json").read_text())
+    assert (told["format_version"], told["programs"], told["libraries"]) == (1, PROGRAMS, {"standard_library": HERE})
