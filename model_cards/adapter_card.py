@@ -13,6 +13,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from .evaluation_section import EVALUATION, evaluated, evaluation_fields
 from .library_card import program_rows
 from .markdown import code, literal, plain
 from .model_card import TAGS
@@ -69,6 +70,7 @@ They are in the base model. Arguments and results are text; the types say what a
 {% endfor %}
 {%- endif %}"""
     + TRAINING
+    + EVALUATION
     + """
 ## Limits
 
@@ -95,6 +97,7 @@ def adapter_card(
     license: str | None = None,
     versions: Mapping[str, str] | None = None,
     training: Mapping[str, Any] | None = None,
+    evaluation: Mapping[str, Any] | None = None,
 ) -> ModelCard:
     """The card of an adapter.
 
@@ -107,8 +110,10 @@ def adapter_card(
         license: an identifier of the Hub's list.
         versions: package → version with which the card was made.
         training: the record of a training run, see :func:`~.training_section.training_fields`; None if there is none.
+        evaluation: that of an evaluation, see :func:`~.evaluation_section.evaluation_fields`, likewise.
     """
-    base, results = str(config["base_model_name_or_path"]), evaluation_results(training)
+    base = str(config["base_model_name_or_path"])
+    results = [*(evaluation_results(training) or ()), *evaluated(evaluation)] or None
     data = ModelCardData(
         base_model=base,
         base_model_relation="adapter",
@@ -137,6 +142,7 @@ def adapter_card(
         programs=program_rows(programs),
         versions=versions_in_words(versions),
         training=training_fields(training),
+        evaluation=evaluation_fields(evaluation),
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from .evaluation_section import EVALUATION, evaluated, evaluation_fields
 from .library_card import example_rows, file_rows, program_rows
 from .markdown import code, literal, plain
 from .published import MADE
@@ -84,6 +85,7 @@ Runs of them, made with this card:
 {% endfor %}
 {%- endif %}"""
     + TRAINING
+    + EVALUATION
     + """
 ## Limits
 
@@ -125,6 +127,7 @@ def model_card(
     libraries: Sequence[Mapping[str, Any]] = (),
     examples: Sequence[Mapping[str, Any]] = (),
     training: Mapping[str, Any] | None = None,
+    evaluation: Mapping[str, Any] | None = None,
 ) -> ModelCard:
     """The card of a model.
 
@@ -143,8 +146,9 @@ def model_card(
             ``by_reference``.
         examples: runs of programs: ``program``, ``arguments`` and ``result``.
         training: the record of a training run, see :func:`~.training_section.training_fields`; None if there is none.
+        evaluation: that of an evaluation, see :func:`~.evaluation_section.evaluation_fields`, likewise.
     """
-    results = evaluation_results(training)
+    results = [*(evaluation_results(training) or ()), *evaluated(evaluation)] or None
     data = ModelCardData(
         base_model=base_model,
         language=language,
@@ -172,6 +176,7 @@ def model_card(
         machine={plain(key.replace("_", " ")): f"{int(value):,}" for key, value in (machine or {}).items()},
         versions=versions_in_words(versions),
         training=training_fields(training),
+        evaluation=evaluation_fields(evaluation),
     )
 
 

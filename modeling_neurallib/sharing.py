@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 CARD = "README.md"
 RECORD = "training_record.json"
 """What a training run leaves beside the weights: see :func:`~.training_section.training_fields`."""
+EVALUATION = "evaluation_record.json"
+"""What an evaluation leaves there: see :func:`~.evaluation_section.evaluation_fields`."""
 
 UNTRAINED_BIAS = 8.0
 """Logit of "no call" in a selector that has not been trained."""
@@ -99,9 +101,18 @@ def training_record(folder: Path, hashes: Mapping[str, str]) -> dict[str, Any] |
     Args:
         hashes: name → sha256, of the files.
     """
-    if RECORD not in hashes:
+    return _record(folder, hashes, RECORD)
+
+
+def evaluation_record(folder: Path, hashes: Mapping[str, str]) -> dict[str, Any] | None:
+    """The record of an evaluation of these very files, likewise."""
+    return _record(folder, hashes, EVALUATION)
+
+
+def _record(folder: Path, hashes: Mapping[str, str], name: str) -> dict[str, Any] | None:
+    if name not in hashes:
         return None
-    record: Any = json.loads((folder / RECORD).read_bytes())
+    record: Any = json.loads((folder / name).read_bytes())
     weights = record.get("weights") if isinstance(record, dict) else None
     if not isinstance(weights, dict) or not weights or any(hashes.get(name) != its for name, its in weights.items()):
         return None
@@ -158,6 +169,7 @@ def model_folder_card(
             libraries=[each.to_dict() for each in records(config)],
             examples=[vars(example) for example in library.worked_examples()] if library is not None else [],
             training=record,
+            evaluation=evaluation_record(folder, hashes),
         )
         text = str(made)
     return published_card(text, name, hashes, folder.absolute().name)

@@ -743,10 +743,21 @@ def evaluate(
     max_new_tokens: Annotated[
         int, typer.Option(min=1, help="The longest reply, in tokens; longer where the answer is.")
     ] = 64,
+    card: Annotated[
+        bool,
+        typer.Option("--card", help="Leave the figures in the model's folder too: `publish` puts them into its card."),
+    ] = False,
+    benchmark: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TASK=ORG/NAME:ID",
+            help="With --card: the benchmark of the Hub that a task is, for its leaderboard; may be given more than once.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure a model on tasks; a run that was interrupted goes on where it was."""
-    from .trainer import evaluation
+    from .trainer import evaluation, figures
 
     names = [
         name
@@ -756,7 +767,13 @@ def evaluate(
     ]
     # What is wrong with the tasks is said before a model is loaded for minutes.
     before = evaluation.load_report(compare) if compare is not None else None
+    if card and model is None:
+        raise CommandError("--card leaves the figures in a model's folder: give that folder with --model")
+    if benchmark and not card:
+        raise CommandError("--benchmark says what the figures in a model's folder are of: give --card too")
+    weights = figures.weights_of(Path(model)) if card and model is not None else {}
     chosen = [task for name in names for task in evaluation.load(name, examples, seed)]
+    benchmarks = figures.benchmarks_of(benchmark or [], chosen)
     with _working("loading the model"):
         language_model, tokenizer = _evaluated_model(model)
         reference = None
@@ -770,6 +787,8 @@ def evaluate(
     except KeyboardInterrupt:
         typer.echo(f"neurallib: interrupted; the same command goes on with what is in {shown(str(output))}", err=True)
         raise typer.Exit(130) from None
+    if card and model is not None:
+        figures.write_figures(Path(model), report, weights, benchmarks)
     changes = evaluation.compared(report, before) if before is not None else None
     try:
         evaluation.plot(report, output / "report.png")

@@ -20,12 +20,14 @@ from ..modeling_neurallib.loaded_libraries import records as library_records
 from ..modeling_neurallib.sharing import (
     CARD,
     PublishError,
+    evaluation_record,
     model_folder_card,
     own_card,
     sha256,
     training_record,
     versions,
 )
+from .figures import results_files
 
 LEFT_OUT = ("training_args.bin", "optimizer.pt", "scheduler.pt", "scaler.pt", "trainer_state.json")
 """What a Trainer leaves for itself: of no use to others, and pickles most of it."""
@@ -53,7 +55,7 @@ class Publication:
         kind: "library", "model" or "adapter". repository: ``org/name``.
         files: name in the repository → file. card: the text of ``README.md``.
         hashes: name → sha256, the card's among them. left_out: names of files that stay behind.
-        replaced: name → content, of files that go up otherwise than they lie in the folder.
+        replaced: name → content, of files that are not in the folder, or go up otherwise than they lie there.
     """
 
     kind: str
@@ -104,7 +106,8 @@ def describe(
         raise PublishError(f"there is no folder {folder}; give the folder of a library, a model or an adapter")
     files, left_out = _files(folder)
     hashes = {each: sha256(path) for each, path in files.items() if each != CARD}
-    replaced: dict[str, bytes] = {}
+    replaced = results_files(evaluation_record(folder, hashes))
+    hashes |= {each: hashlib.sha256(content).hexdigest() for each, content in replaced.items()}
     if "library_config.json" in files:
         kind = "library"
         stray = [each for each in files if each not in ("library_config.json", "library.safetensors", CARD, *NAMES)]
@@ -313,6 +316,7 @@ def _adapter_card(
                 license=license or told.get("license"),
                 versions=versions("neurallib", "peft", "transformers", "torch", "huggingface_hub"),
                 training=training_record(folder, hashes),
+                evaluation=evaluation_record(folder, hashes),
             )
         )
     return published_card(text, repository, hashes, folder.absolute().name)
