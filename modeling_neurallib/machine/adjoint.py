@@ -388,10 +388,10 @@ def _backward(  # pragma: no cover - runs compiled
         call_depth, values: of the machine.
         joint: fetch of whole instructions.
         damping: the factor on the program counter's gradient at every step.
-        watch: stop at the first step whose gradient is not finite.
+        watch: stop at the first step whose gradient is not finite; otherwise where that of having halted is not.
 
     Returns:
-        −1, or the step at which ``watch`` stopped.
+        −1, or the step at which it stopped.
     """
     mask, half = values - 1, values >> 1
     size, words, count = len(code) - 1, len(memory), len(registers)
@@ -679,11 +679,19 @@ def _backward(  # pragma: no cover - runs compiled
         for q in range(size + 1):
             g_counter[q] = damping * before[q]
         g_halted = halting
-        if watch:
-            sound = _finite(g_counter) and _finite(g_depth) and _finite(g_registers) and _finite(g_stack)
-            if not sound or not _finite(g_memory) or not np.isfinite(g_halted):
-                return step
-            if fields and not (_finite(g_operation) and _finite(g_immediate) and _finite(g_target)):
+        if not np.isfinite(g_halted):
+            return step
+        if watch:  # what the step has changed: nothing else can have ceased to be finite
+            sound = _finite(g_counter) and _finite(g_depth)
+            sound = sound and _finite(g_registers[source_a]) and _finite(g_registers[source_b])
+            if kind == _LOAD and 0 <= x < words:
+                sound = sound and _finite(g_memory[x])
+            elif kind == _RETURN and not stays:
+                sound = sound and _finite(g_stack[depth - 1])
+            if fields and pc < size:
+                sound = sound and _finite(g_operation[pc]) and _finite(g_immediate[pc])
+                sound = sound and _finite(g_source_a[pc]) and _finite(g_source_b[pc]) and _finite(g_target[pc])
+            if not sound:
                 return step
     return -1
 
@@ -1208,7 +1216,8 @@ def _backward_portable(
         g_registers[source_a, :values] += by_a
         g_registers[source_b, :values] += by_b
         gradient.counter, gradient.halted = damping * before, halting
-        if watch and (gradient.overflowed() or (fields is not None and fields.overflowed())):
+        overflowed = watch and (gradient.overflowed() or (fields is not None and fields.overflowed()))
+        if overflowed or not np.isfinite(halting):
             return step
     return -1
 
@@ -1295,7 +1304,7 @@ class AdjointMachine:
         device: a CUDA device such as ``"cuda"`` that ``run_adjoint`` runs whole batches on, None for the CPU.
 
     Raises:
-        MachineError: the machine is too large for the gradients of its memory, numba is missing, or the device is not there.
+        MachineError: V is too large, an option is none of these, numba is missing, or the device is not there.
     """
 
     def __init__(
@@ -1307,10 +1316,9 @@ class AdjointMachine:
         portable: bool | None = None,
         device: str | None = None,
     ):
-        if config.values > LARGEST_VALUES or config.values * config.memory > LARGEST_GRADIENT:
+        if config.values > LARGEST_VALUES:
             raise MachineError(
-                f"the adjoint engine takes V ≤ {LARGEST_VALUES} and N · V ≤ {LARGEST_GRADIENT}, found "
-                f"V = {config.values}, N = {config.memory}; use a smaller machine"
+                f"the adjoint engine takes V ≤ {LARGEST_VALUES}, found {config.values}; use a smaller machine"
             )
         if fetch not in ("separate", "joint"):
             raise MachineError(f"fetch must be 'separate' or 'joint', found {fetch!r}")
@@ -1430,10 +1438,12 @@ class AdjointMachine:
                 f"the gradient of {tensor} overflows float64 (1.8e308) in its final {part}, at step {run.steps} of {run.steps}, "
                 "before the first one back: the loss itself is too steep"
             )
-        self._pull(run, gradient, fields, False)
-        part = gradient.overflowed() or (None if fields is None else fields.overflowed())
-        if part is not None:
+        stopped = self._pull(run, gradient, fields, False)
+        if stopped >= 0 or gradient.overflowed() or (fields is not None and fields.overflowed()):
+            for rows in () if fields is None else vars(fields).values():
+                rows[:] = 0.0  # they were added to
             step = self._pull(run, first, fields, True)
+            part = first.overflowed() or (fields is not None and fields.overflowed()) or "halted"
             raise GradientError(
                 f"the gradient of {tensor} overflows float64 (1.8e308) in its {part}, at step {step} of {run.steps}, "
                 f"{run.steps - step} steps back; damp the program counter, use fetch='joint', or kind='counterfactual'"
@@ -1441,7 +1451,12 @@ class AdjointMachine:
         return fields
 
     def blank(self, run: Run, whole: bool = False) -> StateGradient:
-        """A gradient of zeros for the final state of a run; with ``whole`` no row of the stack is left out."""
+        """A gradient of zeros for the final state of a run; with ``whole`` no row of the stack is left out.
+
+        Raises:
+            MachineError: as ``check_size``.
+        """
+        self.check_size()
         config, addresses = self.config, len(self.rows) + 1
         # A call in place of a return leaves the stack two deeper than the run has it, and stays two deeper.
         depths = config.call_depth if whole else min(config.call_depth, run.deepest + 2)
@@ -1453,6 +1468,19 @@ class AdjointMachine:
             np.zeros(depths + 1),
             0.0,
         )
+
+    def check_size(self) -> None:
+        """Refuses a machine that can be run, but whose memory has too large a gradient.
+
+        Raises:
+            MachineError: N · V is greater than ``LARGEST_GRADIENT``.
+        """
+        values, memory = self.config.values, self.config.memory
+        if values * memory > LARGEST_GRADIENT:
+            raise MachineError(
+                f"gradients of the adjoint engine take N · V ≤ {LARGEST_GRADIENT}, found N = {memory}, V = {values}; "
+                "use a smaller machine"
+            )
 
     def _pull(self, run: Run, gradient: StateGradient, fields: FieldGradient | None, watch: bool) -> int:
         if self.portable:
@@ -1630,11 +1658,12 @@ def run_adjoint(
     Raises:
         GradientError: shapes disagree, rows are soft or no distributions, a run has not halted; in backward, a gradient
             overflows.
-        MachineError: as ``AdjointMachine``.
+        MachineError: as ``AdjointMachine`` and ``check_size``.
     """
     check_shapes(program, config, memory, registers, entries)
     rows = instructions_of(program, "adjoint")
     machine = AdjointMachine(rows, config, fetch, damping, portable, device)
+    machine.check_size()
     memories, banks = words_of("memory", memory, "adjoint"), words_of("registers", registers, "adjoint")
     on_device = None
     if machine.device is None:

@@ -276,6 +276,11 @@ def test_machines_and_options_that_are_refused():
     rows = entries_of(assemble("halt"), CONFIGS[0])
     with pytest.raises(MachineError, match="V ≤ 65536"):
         AdjointMachine(rows, MachineConfig())
+    large = AdjointMachine(rows, MachineConfig(values=2**15, memory=2**14, registers=6, call_depth=2))
+    run = large.run(0, np.zeros(6, int), np.zeros(2**14, int))
+    assert run.halted
+    with pytest.raises(MachineError, match="gradients of the adjoint engine take N · V ≤ 268435456, found N = 16384"):
+        large.blank(run)
     with pytest.raises(MachineError, match="fetch must be"):
         AdjointMachine(rows, CONFIGS[0], fetch="both")
     with pytest.raises(MachineError, match="damping must be"):
@@ -322,6 +327,34 @@ def test_an_overflow_names_its_step(portable):
         back(1e300)
     with pytest.raises(GradientError, match="in its final registers, at step 601 of 601, before the first one back"):
         back(float("inf"))
+
+
+REST_OF_A_LOOP = ("add_immediate 1 1 -1", "jump_if_not_zero 1 0", "halt")
+DOUBLING = assemble("add 0 0 0", *REST_OF_A_LOOP)
+
+
+@pytest.mark.parametrize("portable", PATHS)
+@pytest.mark.parametrize(
+    ("code", "scale", "damping", "programs", "part", "step"),
+    [
+        (DOUBLING, 1e303, 0.5, (False, True), "counter", 61),
+        (DOUBLING, 1e303, 0.0, (False, True), "registers", 57),
+        (assemble("load 0 5 0", "load 2 5 0", "halt"), 2e306, 0.0, (False, True), "memory", 0),
+        (assemble("add_immediate 0 0 3", *REST_OF_A_LOOP), 1.6e305, 0.0, (True,), "operation", 12),
+    ],
+    ids=["counter", "registers", "memory", "fields"],
+)
+def test_an_overflow_is_found_at_its_step_whatever_overflows_first(code, scale, damping, programs, part, step, portable):
+    """Also with the gradient of the program, whose rows are added to over the whole run."""
+    config = MachineConfig(values=64, memory=4, registers=6, call_depth=1, max_steps=2_000)
+    for program in programs:
+        machine = AdjointMachine(entries_of(code, config), config, portable=portable, damping=damping)
+        run = machine.run(0, np.array([0, 31, 0, 0, 0, 0]), np.zeros(4, int))
+        gradient = machine.blank(run)
+        for register in (0, 2):
+            gradient.registers[register, :64] = adjoint.tangent(scale * np.arange(64.0), run.registers[register])
+        with pytest.raises(GradientError, match=rf"in its {part}, at step {step} of {run.steps}"):
+            machine.backward(run, gradient, program)
 
 
 def test_an_overflow_in_single_precision_names_its_tensor():
