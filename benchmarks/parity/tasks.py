@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import numpy as np
 import torch
 from neurallib.configuration.machine_config import MachineConfig
 from neurallib.modeling_neurallib.compiler.compiling import compile_files
@@ -16,7 +18,7 @@ from neurallib.modeling_neurallib.library import NeuralLibrary
 from neurallib.modeling_neurallib.machine.adjoint import AdjointMachine, entries_of
 from neurallib.modeling_neurallib.machine.dense import DenseMachine, SoftProgram
 from neurallib.modeling_neurallib.machine.operations import Fault
-from neurallib.modeling_neurallib.machine.state import MachineState, RunResult, initial_state, result
+from neurallib.modeling_neurallib.machine.state import MachineError, MachineState, RunResult, initial_state, result
 
 from . import arithmetic, arrays, graphs, linked, sorting
 
@@ -28,6 +30,9 @@ LARGE = MachineConfig(max_steps=200_000_000)
 SMALL = MachineConfig(values=128, memory=128, call_depth=8, max_steps=5_000)
 """The machine of the dense and the adjoint engine: the paper's base. Its integers are −64…63."""
 
+TENFOLD = MachineConfig(values=2**15, memory=2**15, call_depth=64, max_steps=50_000_000)
+"""The machine of the adjoint engine at 1,000 words of data, in text, as numbers, and in text again."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -36,13 +41,17 @@ class Task:
     Attributes:
         name: of the program, and of the Python function.
         draw: (random, size, largest number) → its arguments. The size counts numbers of data; it is at least 2.
-        tenfold: the size at which the exact engine is tested: 1,000 words of data, ten times the paper's largest memory.
+        tenfold: the size at which the exact and the adjoint engine run: 1,000 words of data, ten times the paper's largest
+            memory.
+        backward: the size to which the adjoint pulls a gradient back: as many words of single digits as leave N · V, the
+            gradient of the memory, in its bounds; a quarter where the steps grow with the square.
         small: the size that fits the small machine.
     """
 
     name: str
     draw: Callable[[Random, int, int], list[Any]]
     tenfold: int = 1_000
+    backward: int = 1_000
     small: int = 4
 
 
@@ -114,18 +123,18 @@ def _walk(random: Random, size: int, largest: int) -> list[Any]:
 
 TASKS = (
     Task("access", lambda r, n, top: [_numbers(r, n, top), r.randrange(n)]),
-    Task("bubble_sort", lambda r, n, top: [_numbers(r, n, top)]),
-    Task("copy", lambda r, n, top: [_numbers(r, n, top)]),
+    Task("bubble_sort", lambda r, n, top: [_numbers(r, n, top)], backward=250),
+    Task("copy", lambda r, n, top: [_numbers(r, n, top)], backward=700),
     Task("dijkstra", _dijkstra),
-    Task("increment", lambda r, n, top: [_numbers(r, n, top - 1)]),
+    Task("increment", lambda r, n, top: [_numbers(r, n, top - 1)], backward=700),
     Task("linear_search", _linear_search),
     Task("list_search", _list_search),
     Task("list_k", _list_k),
     Task("loopy_add", lambda r, n, top: [r.randint(-top // 2, top // 2), r.randint(n // 2, n)]),
-    Task("merge", _merge),
+    Task("merge", _merge, backward=700),
     Task("permutation", _places),
-    Task("reverse", lambda r, n, top: [_numbers(r, n, top)]),
-    Task("swap", lambda r, n, top: [_numbers(r, n, top), r.randrange(n), r.randrange(n)]),
+    Task("reverse", lambda r, n, top: [_numbers(r, n, top)], backward=700),
+    Task("swap", lambda r, n, top: [_numbers(r, n, top), r.randrange(n), r.randrange(n)], backward=700),
     Task("walk_search_tree", _walk, small=3),
 )
 
@@ -168,8 +177,37 @@ def _exact_machine(config: MachineConfig, portable: bool) -> Any:
 def adjoint(task: str, arguments: list[Any], config: MachineConfig = SMALL) -> RunResult:
     """A run of the adjoint engine, forward."""
     entry, state = _start(task, arguments, config)
-    run = _adjoint_machine(task, config).run(entry, _array(state.registers), _array(state.memory))
+    run = _adjoint_machine(task, config).run(entry, np.array(state.registers), np.array(state.memory))
     return _outcome(run.registers.tolist(), run.memory.tolist(), run.steps, run.halted, config)
+
+
+def smallest(task: str, arguments: list[Any]) -> MachineConfig:
+    """The smallest machine with V = N on which the exact engine has CPython's result."""
+    for bits in range(7, 16):
+        config = MachineConfig(values=2**bits, memory=2**bits, call_depth=64, max_steps=TENFOLD.max_steps)
+        with suppress(MachineError):  # the arguments do not fit
+            if exact(task, arguments, False, config).text == under_cpython(task, arguments):
+                return config
+    raise ValueError(f"{task}: no machine is large enough")
+
+
+def gradient(task: str, arguments: list[Any], config: MachineConfig, damping: float = 1.0) -> tuple[np.ndarray, int]:
+    """The adjoint's gradient of the last character of a result, a loss of 1 for each code point, and the steps of the run.
+
+    Returns:
+        By memory at the start, [N, V], relative to what it holds; and the steps.
+
+    Raises:
+        GradientError: it overflows.
+    """
+    entry, state = _start(task, arguments, config)
+    machine = AdjointMachine(_adjoint_machine(task, config).rows, config, damping=damping)
+    run = machine.run(entry, np.array(state.registers), np.array(state.memory))
+    last = run.registers[0] + run.registers[1] - 1
+    found = machine.blank(run)
+    found.memory[last, : config.values] = np.arange(config.values) - run.memory[last]
+    machine.backward(run, found, tensor=task)
+    return found.memory[:, : config.values], run.steps
 
 
 @cache
@@ -194,12 +232,6 @@ def dense(task: str, arguments: list[Any], config: MachineConfig = SMALL, arithm
 def _dense_machine(task: str, config: MachineConfig, arithmetic: Any) -> DenseMachine:
     program = SoftProgram.from_instructions(library_of(task).instructions_for(config), config)
     return DenseMachine(program, config, arithmetic=arithmetic)
-
-
-def _array(words: list[int]) -> Any:
-    import numpy as np
-
-    return np.array(words, np.int64)
 
 
 def _start(task: str, arguments: list[Any], config: MachineConfig) -> tuple[int, MachineState]:

@@ -8,10 +8,12 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from neurallib.modeling_neurallib.machine.operations import Fault
+from neurallib.modeling_neurallib.machine.state import GradientError
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "parity"
 
@@ -31,6 +33,8 @@ tasks = parity_tasks()
 NAMES = [task.name for task in tasks.TASKS]
 LONG = {"bubble_sort"}
 """Tasks whose time grows with the square of the size: fewer examples."""
+COPIED = {"access", "bubble_sort", "copy", "merge", "permutation", "reverse", "swap"}
+"""Tasks whose results are numbers that they were given."""
 
 
 def test_there_are_fourteen():
@@ -77,6 +81,34 @@ def test_adjoint_and_exact_on_the_small_machine(task: Any) -> None:
         assert expected.fault is Fault.none
         assert expected.text == tasks.under_cpython(task.name, arguments)
         assert tasks.adjoint(task.name, arguments) == expected
+
+
+@pytest.mark.parametrize("task", tasks.TASKS, ids=NAMES)
+def test_ten_times_the_papers_sizes_on_adjoint(task: Any) -> None:
+    arguments = task.draw(Random(3), task.tenfold, 99)
+    found = tasks.adjoint(task.name, arguments, tasks.TENFOLD)
+    assert found == tasks.exact(task.name, arguments, False, tasks.TENFOLD)
+    assert found.text == tasks.under_cpython(task.name, arguments)
+
+
+@pytest.mark.parametrize("task", tasks.TASKS, ids=NAMES)
+def test_gradients_through_lists_of_100_words(task: Any) -> None:
+    """Ten times the paper's small memories. ``benchmarks/parity.py`` goes to 1,000 words where a gradient has 2 GiB."""
+    arguments = task.draw(Random(0), 50 if task.name in LONG else 100, 9)
+    config = tasks.smallest(task.name, arguments)
+    blind, steps = tasks.gradient(task.name, arguments, config, damping=0.0)
+    assert np.isfinite(blind).all() and steps > 800
+    if task.name in COPIED:  # its last digit is one that was read: another there would be another in the result
+        wanted = np.arange(48, 58) - ord(tasks.under_cpython(task.name, arguments)[-1])
+        assert (blind[:, 48:58] == wanted).all(1).any()
+    try:
+        whole, _ = tasks.gradient(task.name, arguments, config)
+    except GradientError as error:
+        assert f"gradient of {task.name} overflows float64" in str(error)
+        back = int(str(error).split(" steps back")[0].split()[-1])
+        assert 1_000 < back < 3_000
+    else:
+        assert task.name == "loopy_add" and np.isfinite(whole).all() and np.abs(whole).max() > 1e100
 
 
 @pytest.mark.parametrize("arithmetic", ["tables", "circuits"])
