@@ -169,7 +169,7 @@ def _value(kind: int, a: int, b: int, values: int) -> int:  # pragma: no cover -
         return 0 if y == 0 else (x // y) & mask
     if kind == _MODULO:
         return a if y == 0 else (x % y) & mask
-    inside = y >= 0 and (values >> y) > 1
+    inside = 0 <= y < 32 and (values >> y) > 1  # a shift by 64 or more is none in native code
     if kind == _SHIFT_LEFT:
         return (x << y) & mask if inside else 0
     return (x >> y if inside else x >> 63) & mask

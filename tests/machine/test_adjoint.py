@@ -222,13 +222,14 @@ def test_native_equals_portable_on_a_long_run():
 
 
 def test_the_compiled_loop_computes_what_the_table_says():
-    for values in (8, 64):
+    edges = [0, 1, 3, 63, 64, 65, 127, 128, 191, 192, 254, 255]
+    for values, words in ((8, range(8)), (64, range(64)), (256, edges), (65_536, [*edges, 32_767, 32_768, 65_535])):
         for code, operation in enumerate(OPERATIONS):
             if operation.semantics is None:
                 continue
             kind = int(adjoint.SLOTS[code]) & 31
-            for a in range(values):
-                for b in range(values):
+            for a in words:
+                for b in words:
                     signed = b - values if b >= values // 2 else b
                     assert adjoint._value(kind, a, b, values) == evaluate(code, a, b, signed, values)[0]
 
