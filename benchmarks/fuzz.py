@@ -2,13 +2,16 @@
 
     python benchmarks/fuzz.py [--executions 10_000_000] [--processes 2] [--seed 0] [--json]
 
-Four kinds of rounds, each made from one seed, which is printed if it finds anything:
+Five kinds of rounds, each made from one seed, which is printed if it finds anything:
 
 - **states**: random instructions from random states, run by the native loop in buffers between guard cells. Every other
   machine of the batch stands on a halt: what a neighbour writes there is out of bounds. Some of the machines are run
   again by the portable path and by the reference interpreter, and must end in the same state.
 - **texts**: compiled programs with mutated instructions on random texts, native in one batch (which shares a memory),
   native alone on a fresh machine, and portable.
+- **gradients**: the compiled loops of the adjoint and the counterfactual gradient (``execute``, ``_backward``,
+  ``alternatives``, ``first_right``) on random instructions and states, each array that they are given between guard cells.
+  They must end where the portable path ends, and the loops themselves, uncompiled: an index past an array's end raises there.
 - **dense**: random instructions on a small dense machine, tables and circuits, against the reference at every step.
 - **files**: libraries with mutated JSON and tensors, hashes made to fit. Either they are refused by ``LibraryError``, or
   everything that can be done with a library can be done with them.
@@ -37,7 +40,7 @@ import numpy as np
 from neurallib.configuration.machine_config import MachineConfig
 from neurallib.modeling_neurallib.compiler.compiling import compile_source
 from neurallib.modeling_neurallib.library import CONFIG_FILE, TENSOR_FILE, LibraryError, NeuralLibrary
-from neurallib.modeling_neurallib.machine import exact
+from neurallib.modeling_neurallib.machine import adjoint, exact
 from neurallib.modeling_neurallib.machine.exact import ExactMachine, reference_step
 from neurallib.modeling_neurallib.machine.operations import OPERATIONS, Fault
 from neurallib.modeling_neurallib.machine.state import MachineState
@@ -53,6 +56,11 @@ CONFIGS = (
     MachineConfig(values=2**31, memory=70, registers=8, call_depth=2),
     MachineConfig(values=2**32, memory=130, registers=6, call_depth=1),
     MachineConfig(values=2**32, memory=64, registers=256, call_depth=64),
+)
+GRADIENT_CONFIGS = (
+    *CONFIGS[:4],
+    MachineConfig(values=8, memory=3, registers=256, call_depth=5),
+    MachineConfig(values=1_024, memory=70, registers=6, call_depth=1),
 )
 TEXT_CONFIG = MachineConfig(memory=2_048, call_depth=64)
 GUARD = 64
@@ -183,6 +191,191 @@ def states(random: Random, batch: int = 64, compared: int = 2) -> Counter[str]:
             )
             counts[name] += compared
     return counts
+
+
+# Gradients
+
+
+class Guarded:
+    """Arrays between guard cells."""
+
+    def __init__(self) -> None:
+        self._buffers: list[tuple[str, np.ndarray, np.ndarray, np.ndarray | None]] = []
+
+    def __call__(self, name: str, content: np.ndarray, constant: bool = False) -> np.ndarray:
+        """A copy of the content between guard cells; a constant one must stay as it is."""
+        buffer, view = guarded(np.ascontiguousarray(content), -77)
+        self._buffers.append((name, buffer, view, view.copy() if constant else None))
+        return view
+
+    def check(self, loop: str) -> None:
+        for name, buffer, view, before in self._buffers:
+            require(intact(buffer, -77), f"{loop} wrote around {name}")
+            require(before is None or np.array_equal(view, before), f"{loop} wrote into {name}")
+
+
+def uncompiled(loop: Any) -> Any:
+    """The loop as Python, where what it calls is still compiled."""
+    return getattr(loop, "py_func", loop)
+
+
+def gradients(random: Random, batch: int = 8, longest: int = 40) -> Counter[str]:
+    """One round of the compiled loops behind the gradients, on one program."""
+    config = GRADIENT_CONFIGS[random.integers(len(GRADIENT_CONFIGS))]
+    rows = adjoint.entries_of(random_code(random, config, longest), config)
+    limit = int(random.choice([1, 7, 60, 400]))
+    registers = random_words(random, config, (batch, config.registers))
+    memory = random_words(random, config, (batch, config.memory)).astype(np.int32)
+    entries = random.integers(0, len(rows), batch)
+    counts: Counter[str] = Counter()
+    for entry, r, m in zip(entries.tolist(), registers, memory, strict=True):
+        counts += _forward_and_back(random, rows, config, entry, r, m, limit)
+    counts += _alternatives(random, rows, config, int(entries[0]), registers[0], memory[0], min(limit, 60))
+    return counts + _variants(random, rows, config, int(entries[0]), registers, memory, limit)
+
+
+def _forward_and_back(
+    random: Random, rows: np.ndarray, config: MachineConfig, entry: int, r: np.ndarray, m: np.ndarray, limit: int
+) -> Counter[str]:
+    """``execute``, logging and strict, and ``_backward`` from where it ended, against the portable path."""
+    options: dict[str, Any] = {
+        "fetch": str(random.choice(["separate", "joint"])), "damping": float(random.choice([0.0, 0.5, 1.0])),
+    }  # fmt: skip
+    portable = adjoint.AdjointMachine(rows, config, portable=True, **options)
+    run = portable.run(entry, r, m, limit)
+    for strict in (True, False):  # the last is the one to go back from
+        hold = Guarded()
+        code = hold("the code", portable.code, constant=True)
+        words, cells = hold("the registers", r), hold("the memory", m)
+        stack, cursor = hold("the stack", np.zeros(config.call_depth, np.int32)), hold("the cursor", np.zeros(5, np.int64))
+        log = hold("the log", np.zeros((limit, 2), np.int32))
+        cursor[0] = entry
+        adjoint.execute(code, words, cells, stack, cursor, limit, config.values, log, strict)
+        hold.check("execute")
+        require(0 < cursor[2] <= limit and 0 <= cursor[0] <= len(rows), "execute left the code or ran past max_steps")
+        require(0 <= cursor[1] <= cursor[4] <= config.call_depth, "execute left the stack")
+        for held in (words, cells):
+            require(held.min() >= 0 and held.max() < config.values, "execute left a cell that is no word")
+    ended = run.program_counter, run.depth, run.steps, run.halted, run.deepest
+    require(cursor.tolist() == list(ended), "execute ends elsewhere than the portable path")
+    for name, found, wanted in (
+        ("registers", words, run.registers), ("memory", cells, run.memory), ("stack", stack, run.stack),
+        ("log", log[: run.steps], run.log),
+    ):  # fmt: skip
+        require(np.array_equal(found, wanted), f"execute and the portable path differ in the {name}")
+
+    gradient = portable.blank(run, whole=bool(random.integers(2)))
+    scale = float(random.choice([1.0, 1.0, 1e300]))
+    for part, held in ((gradient.memory, run.memory), (gradient.registers, run.registers)):
+        part[:, : config.values] = adjoint.tangent(scale * random.normal(size=(len(part), config.values)), held)
+    program, watch = bool(random.integers(2)), bool(random.integers(2))
+    widths = (len(OPERATIONS), *(config.registers,) * 3, max(config.values, len(rows)))
+    parts = [np.zeros((len(rows), width) if program else (0, 0)) for width in widths]
+    hold = Guarded()
+    slots = hold("the slots", adjoint.SLOTS, constant=True)
+    code, log = hold("the code", portable.code, constant=True), hold("the log", run.log, constant=True)
+    ends = hold("the cursor", np.array(ended, np.int64), constant=True)
+    state = [hold(name, getattr(run, name)) for name in ("registers", "memory", "stack")]
+    names = ("registers", "memory", "counter", "stack", "depth")
+    pulled = [hold(f"the gradient of {name}", getattr(gradient, name)) for name in names]
+    fields = [hold(f"the gradient of field {k}", part) for k, part in enumerate(parts)]
+    stopped = adjoint._backward(
+        code, slots, *state, ends, log, *pulled, 0.0, *fields, config.call_depth, config.values, portable.joint,
+        portable.damping, watch,
+    )  # fmt: skip
+    hold.check("_backward")
+    require(-1 <= stopped < run.steps, "_backward stopped at a step that was not taken")
+    require(not np.concatenate([part[:, config.values :] for part in pulled[:2]]).any(), "_backward wrote past V")
+    if stopped < 0:
+        require(state[0].tolist() == r.tolist() and state[1].tolist() == m.tolist(), "_backward did not undo the run")
+    try:
+        found = portable.backward(run, gradient, program)
+    except adjoint.GradientError:
+        require(scale > 1 or stopped >= 0 or run.steps > 100, "only the portable path overflows")
+    else:
+        require(stopped < 0, "only the native path overflows")
+        wanted = [getattr(gradient, name) for name in names] + ([] if found is None else list(vars(found).values()))
+        for ours, theirs in zip(pulled + fields, wanted, strict=False):
+            with np.errstate(over="ignore"):
+                near = 1e-8 * max(1.0, float(np.abs(theirs).max(initial=0.0)))
+            require(np.allclose(ours, theirs, rtol=1e-6, atol=near), "the native gradient is not the portable path's")
+    return Counter({"adjoint": 3, "portable": 2})
+
+
+def _alternatives(
+    random: Random, rows: np.ndarray, config: MachineConfig, entry: int, r: np.ndarray, m: np.ndarray, limit: int
+) -> Counter[str]:
+    """``alternatives`` of some cells and instructions, against the same loop uncompiled."""
+    widths = np.array([len(OPERATIONS), *(config.registers,) * 3, max(config.values, len(rows))], np.int64)
+    starts, total = [], 0
+    for count, width in ((config.memory, config.values), (config.registers, config.values), (len(rows), int(widths.sum()))):
+        wanted = random.permutation(count) < min(count, 4_000 // width)
+        starts.append(np.where(wanted, total + (np.cumsum(wanted) - 1) * width, -1))
+        total += int(wanted.sum()) * width
+    judged = [random.normal(size=(count, config.values)) for count in (config.registers, config.memory)]
+    keeps, strict = bool(random.integers(2)), bool(random.integers(2))
+    if random.random() < 0.3:
+        judged = [np.zeros((0, 0))] * 2
+    code, counter = adjoint.packed(rows, config.values), random.normal(size=len(rows) + 1)
+    found = []
+    for loop in (adjoint.alternatives, uncompiled(adjoint.alternatives)):
+        hold = Guarded()
+        losses = hold("the losses", np.zeros(total))
+        finals = hold("the final states", np.zeros((total if keeps else 0, 4 + len(r) + len(m)), np.int64))
+        unfinished = hold("the unfinished", np.array([-1, 0], np.int64))
+        fixed = [
+            hold(name, content, constant=True)
+            for name, content in (
+                ("the code", code), ("the slots", adjoint.SLOTS), ("the registers", r), ("the memory", m),
+                ("the starts in memory", starts[0]), ("the starts in registers", starts[1]),
+                ("the starts in the program", starts[2]), ("the widths", widths), ("the registers' weights", judged[0]),
+                ("the memory's weights", judged[1]), ("the counter's weights", counter),
+            )
+        ]  # fmt: skip
+        executed, runs = loop(
+            *fixed[:2], entry, *fixed[2:4], config.call_depth, limit, config.values, *fixed[4:], 0.5, 0.25, 0.125,
+            losses, finals, unfinished, strict,
+        )  # fmt: skip
+        hold.check("alternatives")
+        require(executed <= runs * limit and runs <= total + 1, "alternatives ran past max_steps, or ran too many")
+        require(np.isfinite(losses).all() and -1 <= unfinished[0] < total, "alternatives left a loss that is none")
+        if keeps:
+            require(finals[:, 2].min() >= 0 and finals[:, 2].max() <= limit, "an alternative ran past max_steps")
+            require(finals.min() >= 0 and finals[:, 4:].max() < config.values, "an alternative left what is no word")
+        found.append((losses, finals, unfinished, np.array([executed, runs])))
+    for name, ours, theirs in zip(("losses", "final states", "unfinished", "counts"), *found, strict=True):
+        require(np.array_equal(ours, theirs), f"alternatives compiled and not differ in the {name}")
+    return Counter({"counterfactual": int(found[0][3][1]), "portable": int(found[0][3][1])})
+
+
+def _variants(
+    random: Random, rows: np.ndarray, config: MachineConfig, entry: int, registers: np.ndarray, memory: np.ndarray, limit: int
+) -> Counter[str]:
+    """``first_right`` on random changes of the program, against the same loop uncompiled."""
+    count, size = 20, len(rows)
+    edits = np.stack([random.integers(-1, size, (count, 2)), random.integers(0, 5, (count, 2)), np.zeros((count, 2), int)], 2)
+    widths = np.array([1, *(config.registers,) * 3, max(config.values, size)])
+    edits[:, :, 2] = random.integers(0, widths[edits[:, :, 1]])
+    operations = edits[:, :, 1] == 0
+    edits[operations, 2] = random.choice(adjoint.SLOTS, int(operations.sum()))
+    start = np.concatenate([registers, memory], axis=1).astype(np.int64)
+    weights = (random.random(start.shape) < random.choice([0.0, 0.1])).astype(float)
+    budget, stop = int(random.choice([0, 5, 10**6])), int(random.integers(size))
+    found = []
+    for loop in (adjoint.first_right, uncompiled(adjoint.first_right)):
+        hold = Guarded()
+        fixed = [
+            hold(name, content, constant=True)
+            for name, content in (
+                ("the code", adjoint.packed(rows, config.values)), ("the changes", edits), ("the registers", registers),
+                ("the memory", memory), ("the wanted words", start), ("the weights", weights),
+            )
+        ]  # fmt: skip
+        found.append(loop(*fixed[:2], entry, stop, *fixed[2:], config.call_depth, limit, config.values, budget))
+        hold.check("first_right")
+    require(found[0] == found[1], "first_right compiled and not differ")
+    require(-1 <= found[0][0] < count and 0 <= found[0][1] <= min(budget, count * len(start)), "first_right overspent")
+    return Counter({"counterfactual": int(found[0][1]), "portable": int(found[0][1])})
 
 
 # Texts
@@ -406,10 +599,11 @@ def files(random: Random) -> Counter[str]:
 ROUNDS: dict[str, Callable[[Random], Counter[str]]] = {
     "states": lambda random: states(random, batch=1_024, compared=2),
     "texts": lambda random: texts(random, batch=512, compared=2, portable=0.05),
+    "gradients": gradients,
     "dense": dense,
     "files": files,
 }
-SHARES = {"states": 0.70, "texts": 0.25, "dense": 0.02, "files": 0.03}
+SHARES = {"states": 0.60, "texts": 0.25, "gradients": 0.10, "dense": 0.02, "files": 0.03}
 """Of the rounds."""
 
 
@@ -430,7 +624,7 @@ def chunk(seed: int, rounds: int) -> tuple[Counter[str], list[str], int]:
 
 
 def executions(counts: Counter[str]) -> int:
-    return sum(counts[engine] for engine in ("native", "portable", "reference", "dense"))
+    return sum(counts[engine] for engine in ("native", "portable", "reference", "dense", "adjoint", "counterfactual"))
 
 
 def main() -> None:

@@ -44,6 +44,13 @@ def test_mutated_programs_on_random_texts(seed: int) -> None:
     fuzz.texts(np.random.default_rng(seed), batch=16, compared=2)
 
 
+@settings(max_examples=25, deadline=None)
+@given(seeds)
+def test_the_loops_behind_the_gradients_stay_in_bounds(seed: int) -> None:
+    pytest.importorskip("numba")
+    fuzz.gradients(np.random.default_rng(seed), batch=2, longest=16)
+
+
 @settings(max_examples=8, deadline=None)
 @given(seeds)
 def test_random_programs_on_dense(seed: int) -> None:
@@ -90,6 +97,22 @@ def test_the_fuzzer_sees_a_write_out_of_bounds() -> None:
     assert fuzz.intact(buffer, -7)
     buffer[fuzz.GUARD + 6] = 5
     assert not fuzz.intact(buffer, -7)
+
+
+@pytest.mark.parametrize("loop", ["execute", "_backward", "alternatives", "first_right"])
+def test_the_fuzzer_sees_what_a_loop_does_wrong(monkeypatch: pytest.MonkeyPatch, loop: str) -> None:
+    """A cell written beyond an array's end, and one written into the code."""
+    pytest.importorskip("numba")
+    compiled = getattr(fuzz.adjoint, loop)
+    for offset, message in ((-1, f"{loop} wrote around the code"), (0, f"{loop} wrote into the code")):
+
+        def broken(code: np.ndarray, *arguments: Any, offset: int = offset) -> Any:
+            code.base[fuzz.GUARD + offset] += 1
+            return compiled(code, *arguments)
+
+        monkeypatch.setattr(fuzz.adjoint, loop, broken)
+        with pytest.raises(fuzz.Finding, match=message):
+            fuzz.gradients(np.random.default_rng(1), batch=1, longest=5)
 
 
 def test_a_long_run_reports_what_it_finds(monkeypatch: pytest.MonkeyPatch) -> None:
