@@ -124,17 +124,17 @@ def _walk(random: Random, size: int, largest: int) -> list[Any]:
 TASKS = (
     Task("access", lambda r, n, top: [_numbers(r, n, top), r.randrange(n)]),
     Task("bubble_sort", lambda r, n, top: [_numbers(r, n, top)], backward=250),
-    Task("copy", lambda r, n, top: [_numbers(r, n, top)], backward=700),
+    Task("copy", lambda r, n, top: [_numbers(r, n, top)], backward=600),
     Task("dijkstra", _dijkstra),
-    Task("increment", lambda r, n, top: [_numbers(r, n, top - 1)], backward=700),
+    Task("increment", lambda r, n, top: [_numbers(r, n, top - 1)], backward=600),
     Task("linear_search", _linear_search),
     Task("list_search", _list_search),
     Task("list_k", _list_k),
     Task("loopy_add", lambda r, n, top: [r.randint(-top // 2, top // 2), r.randint(n // 2, n)]),
-    Task("merge", _merge, backward=700),
+    Task("merge", _merge, backward=600),
     Task("permutation", _places),
-    Task("reverse", lambda r, n, top: [_numbers(r, n, top)], backward=700),
-    Task("swap", lambda r, n, top: [_numbers(r, n, top), r.randrange(n), r.randrange(n)], backward=700),
+    Task("reverse", lambda r, n, top: [_numbers(r, n, top)], backward=600),
+    Task("swap", lambda r, n, top: [_numbers(r, n, top), r.randrange(n), r.randrange(n)], backward=600),
     Task("walk_search_tree", _walk, small=3),
 )
 
