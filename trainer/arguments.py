@@ -15,8 +15,9 @@ BAD_ROWS = ("refuse", "skip")
 UNEXPLAINED = ("keep", "skip", "refuse")
 
 SOFT_PROGRAMS = (
-    "soft programs cannot be trained inside a model: its library holds whole instructions, int64. "
-    "Learn one with modeling_neurallib.machine.dense.SoftProgram, or train='library_keys'"
+    "train='soft_programs' is refused: what learns through the model's loss is a mixture of programs that gives the answers, and "
+    "the instructions nearest to it seldom do. Learn a program with modeling_neurallib.machine.learning.learn, where exact runs "
+    "decide, put it into its library with NeuralLibrary.with_learned, and that into the model with load_library"
 )
 
 

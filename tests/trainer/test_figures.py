@@ -44,6 +44,8 @@ def test_an_evaluated_model_is_published_with_its_figures(folder: Path) -> None:
     card = ModelCard(published.card)
     assert {result.metric_type for result in card.data.eval_results} > {"exact_match", "stated", "call_precision", "quiet"}
     assert card.data.model_name == "org/name"
+    pairs = {(result.dataset_name, result.metric_type) for result in card.data.eval_results}
+    assert ("talk.jsonl", "quiet") in pairs and ("sums.jsonl", "quiet") not in pairs, "a share of nothing says nothing"
     for result in card.data.eval_results:
         task = tasks[result.dataset_name]
         wanted = {

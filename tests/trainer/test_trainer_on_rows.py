@@ -75,7 +75,7 @@ def test_arguments_that_cannot_be(tmp_path: Path) -> None:
     for name, value, hint in [
         ("estimator", "marginals", "did you mean 'marginal'"),
         ("train", "head", "did you mean 'heads'"),
-        ("train", "soft_programs", "whole instructions"),
+        ("train", "soft_programs", r"Learn a program with .*learning\.learn"),
         ("supervision", "answer", "did you mean 'answers'"),
         ("supervision", "1.5", "from 0 to 1"),
         ("on_bad_row", "skipp", "did you mean 'skip'"),
