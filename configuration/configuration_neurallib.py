@@ -87,7 +87,8 @@ class NeuralLibConfig(LlamaConfig):
         layers = self.feature_layers or []
         if any(not 0 <= layer <= self.num_hidden_layers for layer in layers):
             raise ValueError(f"feature_layers {layers} must lie in 0…{self.num_hidden_layers} (num_hidden_layers)")
-        MachineConfig(**(self.machine or {}))
+        for machine in (self.machine, self.dense_machine):
+            MachineConfig(**(machine or {}))
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any) -> None:
         """Save ``config.json`` and, beside it, the code that loads the model where ``neurallib`` is not installed.

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from numbers import Integral
 from typing import Any
+
+DEEPEST_CALLS = 2**20
+"""The greatest ``call_depth``: 4 MiB of return addresses a run."""
+
+LONGEST_RUN = 2**62
+"""The greatest ``max_steps``, so that a count of steps is an int64."""
 
 
 class MachineConfigError(ValueError):
@@ -19,8 +26,8 @@ class MachineConfig:
             added as two's complement, so the integers −V/2…V/2−1 can be computed with.
         memory: N, words of memory, 1…V.
         registers: R, at least 6. The last two hold the heap pointer and the stack pointer of compiled programs.
-        call_depth: return addresses that the call stack holds.
-        max_steps: instructions after which a run is stopped with the fault ``out_of_steps``.
+        call_depth: return addresses that the call stack holds, at most ``DEEPEST_CALLS``.
+        max_steps: instructions after which a run is stopped with the fault ``out_of_steps``; at most ``LONGEST_RUN``.
 
     The paper's base is V = 128; answers are computed on V = 2**31, N = 65,536. A program gives the same result on every
     shape on which it does not fault.
@@ -33,16 +40,18 @@ class MachineConfig:
     max_steps: int = 20_000_000
 
     def __post_init__(self) -> None:
+        for name, number in vars(self).items():
+            if isinstance(number, bool) or not isinstance(number, Integral):
+                raise MachineConfigError(f"{name} must be an integer, found {number!r}")
         if not 4 <= self.values <= 2**32 or self.values & (self.values - 1):
             raise MachineConfigError(f"values must be a power of two from 4 to 2**32, found {self.values}")
         if not 1 <= self.memory <= self.values:
             raise MachineConfigError(f"memory must be between 1 and values = {self.values}, found {self.memory}")
         if not 6 <= self.registers <= 256:
             raise MachineConfigError(f"registers must be between 6 and 256, found {self.registers}")
-        if self.call_depth < 1 or self.max_steps < 1:
-            raise MachineConfigError(
-                f"call_depth and max_steps must be positive, found {self.call_depth} and {self.max_steps}"
-            )
+        for name, most in (("call_depth", DEEPEST_CALLS), ("max_steps", LONGEST_RUN)):
+            if not 1 <= getattr(self, name) <= most:
+                raise MachineConfigError(f"{name} must be between 1 and {most}, found {getattr(self, name)}")
 
     @property
     def half(self) -> int:
