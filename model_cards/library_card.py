@@ -62,6 +62,15 @@ Each of these was run when this card was made.
 A machine of {{ registers }} registers whose words have at least {{ minimum_values }} values. Format version {{ format_version }}.
 Any base model will do: the keys by which it selects programs are made from their names and docstrings when the library is
 loaded.
+{%- if tuned %}
+Keys that were tuned come with it for these:
+
+| base model | revision | sha256 of its heads |
+|---|---|---|
+{% for row in tuned -%}
+| {{ row | join(" | ") }} |
+{% endfor %}
+{%- endif %}
 
 ## Integrity
 
@@ -159,5 +168,13 @@ def library_card(
         minimum_values=f"{int(description['minimum_values']):,}",
         format_version=int(description["format_version"]),
         fingerprint=fingerprint,
+        tuned=[
+            [
+                plain(keys["base"]) or "not on the Hub",
+                code(keys["revision"]) if keys["revision"] else "–",
+                code(keys["heads"]),
+            ]
+            for keys in description.get("keys", ())
+        ],
         files=file_rows(files or {}),
     )

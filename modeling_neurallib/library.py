@@ -43,7 +43,9 @@ MAXIMUM_PARAMETERS = 6
 MAXIMUM_NAME = 128
 MAXIMUM_TEXT = 100_000
 MAXIMUM_FILE = 64 * 2**20
+MAXIMUM_KEYS = 256
 LARGEST_IMMEDIATE = 2**31 - 1
+LARGEST_OFFSET = 1_000.0
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 _LIBRARY_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
@@ -60,6 +62,9 @@ _SAMPLES = {
     "list[int]": (("5 3 9 1", "2 8", "7 4 6", "1 1", "6", "3 2"), *[("4 8 15", "16 23", "42", "1 2", "9", "5")] * 3),
 }
 """Type of a parameter → four samples of arguments, each with a text for every position."""
+
+KEYS_TOLD = ("base", "revision", "heads")
+"""What the description of a library says of tuned keys; their numbers are tensors."""
 
 _HAS_IMMEDIATE = np.array(["i" in operation.operands for operation in OPERATIONS])
 _HAS_ADDRESS = np.array(["l" in operation.operands for operation in OPERATIONS])
@@ -194,6 +199,22 @@ class LearnedCode:
 
 
 @dataclass(frozen=True)
+class TunedKeys:
+    """What tuning added to the keys by which a model selects a library's programs.
+
+    Attributes:
+        base: the model, ``org/name`` on the Hub; empty if it came from elsewhere. revision: its commit there.
+        heads: sha256 of the heads that select by these keys; for others they mean nothing.
+        offsets: float32 [programs, width], in the order of the programs.
+    """
+
+    base: str
+    revision: str
+    heads: str
+    offsets: np.ndarray
+
+
+@dataclass(frozen=True)
 class Change:
     """An instruction that learning changed.
 
@@ -223,6 +244,7 @@ class NeuralLibrary:
         registers: R of the machine that it was compiled for; no other can run it.
         learned: what its instructions were before some of them learned, and their weights; None if they are as compiled.
             Extracting, linking and models keep the instructions and leave this behind.
+        keys: what tuning added to its selector keys, for each model that it was tuned on; extracting and linking leave it behind.
         repository: ``org/name`` on the Hub that it was loaded from or pushed to, if any. revision: the commit's hash there.
     """
 
@@ -233,6 +255,7 @@ class NeuralLibrary:
     lines: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     registers: int = 16
     learned: LearnedCode | None = None
+    keys: tuple[TunedKeys, ...] = ()
     repository: str = ""
     revision: str = ""
 
@@ -686,6 +709,7 @@ class NeuralLibrary:
         count = len(self.programs)
         if not 1 <= count <= MAXIMUM_PROGRAMS:
             raise LibraryError(f"library {self.name!r} must have 1…{MAXIMUM_PROGRAMS} programs, has {count}")
+        self._validate_keys()
         for name, program in self.programs.items():
             self._validate_program(name, program)
         for address, origin in self.origins.items():
@@ -698,6 +722,19 @@ class NeuralLibrary:
                     )
             if type(origin.line) is not int or not 0 <= origin.line <= MAXIMUM_INSTRUCTIONS:
                 raise LibraryError(f"library {self.name!r}: the symbol at {address} has no line number")
+
+    def _validate_keys(self) -> None:
+        if len(self.keys) > MAXIMUM_KEYS:
+            raise LibraryError(f"library {self.name!r} must have keys of at most {MAXIMUM_KEYS} models, has {len(self.keys)}")
+        for number, keys in enumerate(self.keys):
+            here = f"library {self.name!r}, tuned keys {number}"
+            if not all(_is_text(text) and len(text) <= 2 * MAXIMUM_NAME for text in (keys.base, keys.revision, keys.heads)):
+                raise LibraryError(f"{here}: base, revision and heads must be short texts")
+            offsets = keys.offsets
+            if offsets.ndim != 2 or len(offsets) != len(self.programs) or not np.issubdtype(offsets.dtype, np.floating):
+                raise LibraryError(f"{here}: there must be floats [{len(self.programs)}, ·], found {list(offsets.shape)}")
+            if not (np.abs(offsets) <= LARGEST_OFFSET).all():  # nor is NaN
+                raise LibraryError(f"{here}: they must be finite numbers of at most {LARGEST_OFFSET:g}")
 
     def _validate_learned(self, learned: LearnedCode) -> None:
         here = f"library {self.name!r}, what it learned"
@@ -794,6 +831,8 @@ class NeuralLibrary:
         if self.learned is not None:
             for name in sorted(tensors := self._learned_tensors(self.learned)):
                 digest.update(tensors[name].tobytes())
+        for name in sorted(tensors := self._key_tensors()):
+            digest.update(tensors[name].tobytes())
         return digest.hexdigest()
 
     def _description(self) -> dict[str, Any]:
@@ -803,6 +842,7 @@ class NeuralLibrary:
             "name": self.name,
             "registers": self.registers,
             **({"learned": learned} if learned else {}),
+            **({"keys": [{name: getattr(each, name) for name in KEYS_TOLD} for each in self.keys]} if self.keys else {}),
             "instructions": len(self.instructions),
             "minimum_values": max(program.minimum_values for program in self.programs.values()),
             "programs": [_program_description(program) for program in self.programs.values()],
@@ -814,7 +854,11 @@ class NeuralLibrary:
         tensors["line"] = self.lines.astype(np.int32)
         if self.learned is not None:
             tensors |= self._learned_tensors(self.learned)
+        tensors |= self._key_tensors()
         return {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+
+    def _key_tensors(self) -> dict[str, np.ndarray]:
+        return {f"keys.{number}": each.offsets.astype(np.float32) for number, each in enumerate(self.keys)}
 
     @staticmethod
     def _learned_tensors(learned: LearnedCode) -> dict[str, np.ndarray]:
@@ -828,7 +872,8 @@ class NeuralLibrary:
         description = self._description()
         description["programs"] = [{**program, "source": ""} for program in description["programs"]]
         del description["symbols"]
-        description.pop("learned", None)
+        for name in ("learned", "keys"):
+            description.pop(name, None)
         return description, {"instructions": self.instructions.astype(np.int64)}
 
     @classmethod
@@ -948,10 +993,11 @@ class NeuralLibrary:
             )
         code = np.stack(columns[:5], axis=1)
         learned = _learned(_get(data, "learned", dict, where), loaded, where) if "learned" in data else None
+        keys = _keys(_get(data, "keys", list, where), loaded, where) if "keys" in data else ()
         try:
             return cls(
                 _get(data, "name", str, where), programs, code, origins, columns[5], _get(data, "registers", int, where),
-                learned,
+                learned, keys,
             )  # fmt: skip
         except LibraryError as error:
             raise LibraryError(f"{folder}: {error}") from None
@@ -1067,6 +1113,16 @@ def _learned(described: dict[str, Any], tensors: dict[str, np.ndarray], where: s
     return LearnedCode(
         found.pop("origin").astype(np.int64), found.pop("rows").astype(np.int64), values, offset, found
     )  # fmt: skip
+
+
+def _keys(described: list[Any], tensors: dict[str, np.ndarray], where: str) -> tuple[TunedKeys, ...]:
+    found = []
+    for number, item in enumerate(described):
+        if f"keys.{number}" not in tensors:
+            raise LibraryError(f"{where}: tensor 'keys.{number}' is missing; get the library again")
+        base, revision, heads = (_get(item, name, str, where) for name in KEYS_TOLD)
+        found.append(TunedKeys(base, revision, heads, tensors[f"keys.{number}"]))
+    return tuple(found)
 
 
 def _is_text(text: Any) -> bool:

@@ -8,6 +8,7 @@ by reference are fetched when the model is loaded, and are used only if they hav
 from __future__ import annotations
 
 import difflib
+import hashlib
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,7 +21,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from .library import LibraryError, NeuralLibrary
+from .library import LibraryError, NeuralLibrary, TunedKeys
+from .sharing import base_revision, hub_name
 
 if TYPE_CHECKING:
     from ..configuration.configuration_neurallib import NeuralLibConfig
@@ -231,6 +233,16 @@ def program_text(name: str, docstring: str) -> str:
     return f"{name.rsplit('.', 1)[-1].replace('_', ' ')}: {docstring}"
 
 
+def heads_hash(computer: Any) -> str:
+    """sha256 of what selects a program by its key, the keys left out."""
+    digest = hashlib.sha256()
+    for part in (computer.projection, computer.selector):
+        for name, tensor in sorted(part.state_dict().items()):
+            digest.update(f"{name}{tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
 class LibraryManagement:
     """What a model offers for its libraries: load, choose, weigh, allow, delete."""
 
@@ -287,6 +299,9 @@ class LibraryManagement:
     ) -> None:
         """Add a library's programs to those that can be called. A program whose name is taken becomes ``library.program``.
 
+        Their keys are made from their names and docstrings; keys that were tuned for these very heads (:meth:`tuned_library`) are
+        used.
+
         Args:
             library: a library, a folder, or ``org/name`` on the Hub.
             name: its name in this model; its own by default.
@@ -322,7 +337,7 @@ class LibraryManagement:
         linked = NeuralLibrary.link([*known.values(), library])
         texts = [program_text(program.name, program.docstring) for program in library.programs.values()]
         described = self._describe(tokenizer, texts).to(computer.descriptions.device)
-        fresh = computer.offsets.new_zeros(len(texts), computer.offsets.shape[1])
+        fresh = self._tuned(library)
         if by_reference:
             computer.references[new.name] = library
         self.loaded_here[new.name] = library
@@ -334,6 +349,33 @@ class LibraryManagement:
         )
         if self.config.active_libraries is not None:
             self.config.active_libraries = [*self.config.active_libraries, new.name]
+
+    def _tuned(self, library: NeuralLibrary) -> Tensor:
+        """[programs, key_width]: what tuning added to a library's keys for these heads, else nothing."""
+        offsets = self.model.computer.offsets
+        if library.keys:
+            here = heads_hash(self.model.computer)
+            for keys in library.keys:
+                if keys.heads == here and keys.offsets.shape[1] == offsets.shape[1]:
+                    return torch.from_numpy(keys.offsets.astype(np.float32)).to(offsets.device)
+        return offsets.new_zeros(len(library.programs), offsets.shape[1])
+
+    def tuned_library(self, name: str) -> NeuralLibrary:
+        """A library with the keys that its programs have in this model, to be saved or pushed; those for other models are kept.
+
+        Raises:
+            LibraryError: there is no such library.
+        """
+        self._known([name])
+        computer = self.model.computer
+        library, here = self.libraries[name], self.loaded_here.get(name)
+        if here is not None and np.array_equal(here.instructions, library.instructions):
+            library = here  # with its sources
+        mine = torch.tensor([record.name == name for record, _, _ in _programs(self.config)])
+        offsets = computer.offsets.detach().cpu()[mine].numpy()
+        keys = TunedKeys(hub_name(self.config) or "", base_revision(self.config) or "", heads_hash(computer), offsets)
+        others = [each for each in library.keys if each.heads != keys.heads]
+        return replace(library, keys=(*others, keys), repository="", revision="")
 
     def redescribe(self, tokenizer: Any = None) -> None:
         """Make the descriptions behind the keys anew, after the backbone has changed.
