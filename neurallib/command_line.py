@@ -203,7 +203,7 @@ def _language_model(source: str | None) -> tuple[NeuralLibForCausalLM, Any]:
         from .trainer.shipping import load_shipped
 
         return load_shipped()
-    with _loading(f"the model {source}"):
+    with _loading(f"the model {source}", source):
         _find(source)
     _quiet()
     from transformers import AutoConfig, AutoTokenizer
@@ -211,7 +211,7 @@ def _language_model(source: str | None) -> tuple[NeuralLibForCausalLM, Any]:
     from . import NeuralLibConfig, NeuralLibForCausalLM
     from .trainer.adapters import base_of
 
-    with _loading(f"the model {source}"):
+    with _loading(f"the model {source}", source):
         base = base_of(source)
         if base is not None:
             return _adapted_model(source, *base)
@@ -221,7 +221,7 @@ def _language_model(source: str | None) -> tuple[NeuralLibForCausalLM, Any]:
             f"{source} is a model of type {config.model_type!r} without a computer; make one of it with "
             f"`neurallib assemble --base {source} --output DIR`"
         )
-    with _loading(f"the model {source}"):
+    with _loading(f"the model {source}", source):
         return NeuralLibForCausalLM.from_pretrained(source), AutoTokenizer.from_pretrained(source)
 
 
@@ -243,7 +243,7 @@ def _adapted_model(source: str, base: str, revision: str) -> tuple[NeuralLibForC
     from . import NeuralLibConfig, NeuralLibForCausalLM
     from .trainer.adapters import merged
 
-    with _loading(f"the base {base} of the adapter {source}"):
+    with _loading(f"the base {base} of the adapter {source}", base, revision):
         _find(base)
         config = AutoConfig.from_pretrained(base, revision=revision)
         if config.model_type != NeuralLibConfig.model_type:
@@ -252,7 +252,7 @@ def _adapted_model(source: str, base: str, revision: str) -> tuple[NeuralLibForC
                 "and make one of the result with `neurallib assemble --base FOLDER --output DIR`"
             )
         model = NeuralLibForCausalLM.from_pretrained(base, revision=revision)
-    with _loading(f"the adapter {source}"):
+    with _loading(f"the adapter {source}", source):
         own = cached_file(source, "tokenizer_config.json", _raise_exceptions_for_missing_entries=False)
         place, commit = (base, revision) if own is None else (source, "main")
         return merged(model, source), AutoTokenizer.from_pretrained(place, revision=commit)
@@ -559,19 +559,19 @@ def publish(
     _quiet()
     from .trainer.publishing import prepare, upload
 
-    publication = prepare(folder, repository, license, base_model, base_revision)
     commit = None
-    if not dry_run:
-        try:
+    try:
+        publication = prepare(folder, repository, license, base_model, base_revision)
+        if not dry_run:
             with _working(f"uploading to {repository}"):
                 commit = str(upload(publication, private or None, revision, message))
-        except KeyboardInterrupt:
-            typer.echo(
-                f"neurallib: interrupted; {repository} is as it was unless its page shows a new commit, and the same command "
-                "uploads what is missing",
-                err=True,
-            )
-            raise typer.Exit(130) from None
+    except KeyboardInterrupt:
+        typer.echo(
+            f"neurallib: interrupted; {repository} is as it was unless its page shows a new commit, and the same command "
+            "uploads what is missing",
+            err=True,
+        )
+        raise typer.Exit(130) from None
     if as_json:
         record = {"repository": repository, "kind": publication.kind, "commit": commit, "files": publication.hashes}
         typer.echo(json.dumps(record | {"left_out": publication.left_out}, ensure_ascii=False))
@@ -635,13 +635,13 @@ def _assembled(base: str, library: str, heads: str) -> tuple[NeuralLibForCausalL
         NeuralLibError: it is no Llama, or the heads do not fit.
     """
     if base != SMOLLM2 and not base.endswith(".gguf"):
-        with _loading(f"the base {base}"):
+        with _loading(f"the base {base}", base):
             _find(base)
     from . import NeuralLibForCausalLM
     from .trainer.shipping import load_base, load_heads
 
     programs = _library(library)
-    with _loading(f"the base {base}"):
+    with _loading(f"the base {base}", base):
         backbone, tokenizer = load_base(base)
     folder = _heads_folder(heads)
     if folder is None:
@@ -808,7 +808,7 @@ def _evaluated_model(source: str | None) -> tuple[Any, Any]:
     if source is None:
         return _language_model(None)
     if source != SMOLLM2 and not source.endswith(".gguf"):
-        with _loading(f"the model {source}"):
+        with _loading(f"the model {source}", source):
             _find(source)
     _quiet()
     from transformers import AutoConfig
@@ -817,7 +817,7 @@ def _evaluated_model(source: str | None) -> tuple[Any, Any]:
     from .trainer.adapters import base_of
     from .trainer.shipping import load_base
 
-    with _loading(f"the model {source}"):
+    with _loading(f"the model {source}", source):
         plain = source == SMOLLM2 or source.endswith(".gguf")
         if not plain and base_of(source) is None:
             plain = AutoConfig.from_pretrained(source).model_type != NeuralLibConfig.model_type
@@ -945,15 +945,42 @@ def _quiet() -> None:
 
 
 @contextmanager
-def _loading(what: str) -> Iterator[None]:
-    """Name what was being loaded when the Hugging Face libraries fail, which they do with many kinds of errors."""
+def _loading(what: str, source: str, revision: str | None = None) -> Iterator[None]:
+    """Name what was being loaded when the Hugging Face libraries fail, which they do with many kinds of errors.
+
+    Args:
+        source: its folder, or ``org/name``.
+    """
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        if type(error).__module__.split(".")[0] == "neurallib":
+    except Exception as error:
+        kind = type(error)
+        expected = kind.__module__ != "builtins" or isinstance(error, OSError | ValueError | KeyError | RuntimeError)
+        if kind.__module__.split(".")[0] == "neurallib" or not expected:
             raise
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise CommandError(f"{what} cannot be loaded: {reason}") from error
+        raise CommandError(f"{what} cannot be loaded: {_reason(error, source, revision)}") from error
+
+
+def _reason(error: BaseException, source: str, revision: str | None) -> str:
+    """One line for why something cannot be loaded: what led to it says more than the loaders, which then guess."""
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+    from safetensors import SafetensorError
+
+    from .modeling_neurallib.library import hub_reason
+
+    seen: BaseException | None = error
+    while seen is not None:
+        told = " ".join(str(seen).split())
+        if type(seen) is ConnectionError:  # from _find
+            return told
+        if isinstance(seen, SafetensorError | UnicodeDecodeError | json.JSONDecodeError):
+            again = "get it again" if Path(source).exists() else f"get it again, after `hf cache rm model/{source}`"
+            return f"one of its files is cut short or corrupt ({told}); {again}"
+        answered = isinstance(seen, HfHubHTTPError) and not isinstance(seen, EntryNotFoundError)
+        if answered or type(seen).__module__.startswith(("httpx", "requests")):
+            return hub_reason(seen, source, revision)
+        seen = seen.__cause__ or seen.__context__
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _find(model: str) -> None:

@@ -58,7 +58,9 @@ class Hub:
 
     Attributes:
         url: its address. repositories: name → repository. objects: sha256 → content, of LFS uploads.
-        cut: paths whose next download ends half-way. refuse: requests of this kind ("commit") are answered by 400.
+        cut: paths, or ``org/name/path``, whose download ends half-way. short: those of which the first half is sent as if it
+            were all. garbled: those of which other bytes are sent. drop: the connection ends when half of the body of a request
+            of this kind ("objects") has come. refuse: requests of this kind ("commit") are answered by 400.
         hold: requests of this kind ("commit", "objects") are not answered until ``release`` is set; ``held`` says that one came.
         requests: "METHOD path" of every request, in order.
     """
@@ -67,6 +69,9 @@ class Hub:
     repositories: dict[str, Repository] = field(default_factory=dict)
     objects: dict[str, bytes] = field(default_factory=dict)
     cut: set[str] = field(default_factory=set)
+    short: set[str] = field(default_factory=set)
+    garbled: set[str] = field(default_factory=set)
+    drop: set[str] = field(default_factory=set)
     refuse: set[str] = field(default_factory=set)
     hold: set[str] = field(default_factory=set)
     held: threading.Event = field(default_factory=threading.Event)
@@ -107,8 +112,12 @@ class Handler(BaseHTTPRequestHandler):
     do_HEAD = do_POST = do_PUT = do_GET
 
     def _serve(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        path = unquote(urlsplit(self.path).path).strip("/")
+        path, length = unquote(urlsplit(self.path).path).strip("/"), int(self.headers.get("Content-Length") or 0)
+        if path.split("/")[0] in self.hub.drop:
+            self.rfile.read(length // 2)
+            self.close_connection = True
+            return
+        body = self.rfile.read(length)
         self.hub.requests.append(f"{self.command} {path}")
         try:
             self._route(path.split("/"), body)
@@ -267,11 +276,16 @@ class Handler(BaseHTTPRequestHandler):
         if wanted.startswith("bytes=") and self.command == "GET":
             start, status = int(wanted.removeprefix("bytes=").split("-")[0]), 206
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        ill = {path, f"{name}/{path}"}
+        if self.command == "GET" and ill & self.hub.short:
+            content = content[: len(content) // 2]
+        if ill & self.hub.garbled:
+            content = bytes(byte ^ 255 for byte in content)
         self._head(status, headers | {"Content-Length": str(len(content) - start)})
         if self.command == "HEAD":
             return
-        if path in self.hub.cut:
-            self.wfile.write(content[start : start + (len(content) - start) // 2])
+        if ill & self.hub.cut:
+            self.wfile.write(content[start : len(content) // 2])
             self.wfile.flush()
             self.close_connection = True
             return

@@ -69,10 +69,10 @@ class Person:
             check=False,
         )
 
-    def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
-        """``neurallib``, which runs on; it can be interrupted even where the tests run in the background."""
+    def start(self, *arguments: str | Path, command: str = "neurallib") -> subprocess.Popen[str]:
+        """A command, which runs on; it can be interrupted even where the tests run in the background."""
         return subprocess.Popen(
-            [Path(sys.executable).with_name("neurallib"), *arguments],
+            [Path(sys.executable).with_name(command), *arguments],
             preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
             env=self.environment,
             cwd=self.home,
@@ -110,3 +110,80 @@ class Person:
         done = self.process(sys.executable, "-c", script, *arguments)
         assert done.returncode == 0, done.stderr[-3000:]
         return json.loads(done.stdout.splitlines()[-1])
+
+
+FORKS = """
+import json, os, signal, sys, time, traceback
+import peft, transformers
+from neurallib import NeuralLibForCausalLM, command_line
+from neurallib.trainer import adapted_model, adapters, publishing
+
+for line in sys.stdin:
+    arguments, changes, output = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        code = 70  # whatever goes wrong
+        try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            time.sleep = lambda seconds: None
+            os.environ.update(changes)
+            for number, name in ((1, "stdout"), (2, "stderr")):
+                os.dup2(os.open(os.path.join(output, name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+            sys.argv = ["neurallib", *arguments]
+            command_line.main()
+        except SystemExit as end:
+            code = end.code or 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+class Hurried(Person):
+    """Somebody whose commands ``neurallib`` are forks of one process that has imported what they need, one at a time.
+
+    The client makes no pauses before it tries again.
+    """
+
+    def __init__(self, hub: Hub, home: Path, token: str | None = TOKEN) -> None:
+        super().__init__(hub, home, token)
+        self.forks = subprocess.Popen(
+            [sys.executable, "-c", FORKS],
+            env=self.environment,
+            cwd=self.home,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def begin(self, *arguments: str | Path, **environment: str) -> int:
+        """Starts a command; its process."""
+        assert self.forks.stdin is not None and self.forks.stdout is not None
+        told = [[str(word) for word in arguments], environment, str(self.home)]
+        self.forks.stdin.write(json.dumps(told) + "\n")
+        self.forks.stdin.flush()
+        return int(self.forks.stdout.readline())
+
+    def end(self) -> subprocess.CompletedProcess[str]:
+        """Waits for the command that was begun."""
+        assert self.forks.stdout is not None
+        code = int(self.forks.stdout.readline())
+        said, complaint = ((self.home / name).read_text() for name in ("stdout", "stderr"))
+        return subprocess.CompletedProcess([], code, said, complaint)
+
+    def process(self, *command: str | Path) -> subprocess.CompletedProcess[str]:
+        if Path(command[0]).name != "neurallib":
+            return super().process(*command)
+        self.begin(*command[1:])
+        return self.end()
+
+    def close(self) -> None:
+        assert self.forks.stdin is not None and self.forks.stdout is not None
+        self.forks.stdin.close()
+        self.forks.stdout.close()
+        self.forks.wait()

@@ -13,6 +13,7 @@ import yaml
 from conftest import opened
 from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 from neurallib.modeling_neurallib.compiler.compiling import compile_source
+from neurallib.trainer import publishing
 from neurallib.trainer.publishing import PublishError, prepare
 from neurallib.trainer.record import write_record
 from typer.testing import CliRunner
@@ -95,6 +96,18 @@ def test_a_library_that_is_no_library_is_refused(library_folder: Path) -> None:
     (library_folder / "library_config.json").write_text(json.dumps(config))
     with pytest.raises(LibraryError, match="outside the code"):
         prepare(library_folder, "org/name")
+
+
+def test_an_interruption_while_a_folder_is_checked_is_one_line(
+    library_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(path: Path) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(publishing, "sha256", interrupted)
+    done = CliRunner().invoke(app, ["publish", str(library_folder), "org/name"])
+    assert (done.exit_code, done.stdout) == (130, "") and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("neurallib: interrupted; org/name is as it was")
 
 
 def test_checkpoints_stay_at_home(tiny_model: Any, tiny_tokenizer: Any, tmp_path: Path) -> None:
