@@ -89,6 +89,7 @@ def _answer(explanation: Mapping[str, Any], readings: Sequence[list[dict[str, An
         "tokens": [
             {
                 "text": visible(each["text"], 200),
+                "special": each.get("special", False),
                 "call": each["call"] if each["call"] is not None and each["call"] < CALLS else None,
                 "heat": round(10 * (each["call_probability"] or 0.0)),
                 "title": "" if not each["call_probability"] else f"call: {_percent(each['call_probability'])}",
@@ -294,4 +295,6 @@ def _function(function: Mapping[str, Any], used: set[int], detail: int) -> dict[
             lines.append({"number": number, "label": label, "text": visible(text, 300), "left_out": False})
         elif not lines or not lines[-1]["left_out"]:
             lines.append({"left_out": True})
-    return {"name": visible(function["name"], 128), "file": visible(function["file"], 128), "lines": lines}
+    # What the compiler made is in no file: "entry of add" is of "entry".
+    file = "" if function["name"].startswith(function["file"]) else function["file"]
+    return {"name": visible(function["name"], 128), "file": visible(file, 128), "lines": lines}

@@ -161,12 +161,13 @@ class ExplainedCall(TypedDict):
 
 
 class WrittenToken(TypedDict):
-    """A token of the answer. call: index of the call whose result it writes, or None.
+    """A token of the answer. special: it is no text, but a sign. call: index of the call whose result it writes, or None.
 
     call_probability: of calling any program before it, 0…1; None where a result was being written, so that nobody asked.
     """
 
     text: str
+    special: bool
     call: int | None
     call_probability: float | None
 
@@ -282,7 +283,9 @@ def explained(
         # While a result is written, and at its end, nobody asks whether to call.
         asked = not any(call.start < place <= call.start + len(call.tokens) for call in answer.calls)
         probability = None if choices is None or not asked else _rounded(1 - choices[place - 1][0])
-        written.append(WrittenToken(text=text, call=within[0] if within else None, call_probability=probability))
+        special = not computer.table.characters([tokens[place]]).text()
+        call_number = within[0] if within else None
+        written.append(WrittenToken(text=text, special=special, call=call_number, call_probability=probability))
     return ExplainedAnswer(
         model=str(model.config.name_or_path),
         prompt=answer.prompt,

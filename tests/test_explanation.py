@@ -22,6 +22,7 @@ from neurallib.model_cards.explanation_page import PAGE_BYTES, PageError, explan
 from neurallib.modeling_neurallib import explanation as explanation_module
 from neurallib.modeling_neurallib.explanation import ExplanationError, lenders, run_record, with_sources
 from neurallib.modeling_neurallib.labelling import argument_texts
+from neurallib.modeling_neurallib.writer import END
 from typer.testing import CliRunner
 
 from neurallib import (
@@ -367,16 +368,55 @@ def test_nothing_to_explain_is_refused() -> None:
         explanation_page([])
 
 
+def test_the_end_of_a_turn_is_shown_as_a_sign(tiny_library: NeuralLibrary, tiny_tokenizer: Any) -> None:
+    model = calling(tiny_tokenizer, tiny_library)
+    model.computer.writer.end.bias.data[END] = 50.0
+    found = model.explain(PROMPT, tiny_tokenizer, max_new_tokens=60)
+    texts = [token["text"] for token in found["tokens"] if token["special"]]
+    assert texts == ["<|im_end|>"] == [found["tokens"][-1]["text"]]
+    assert explanation_page([found]).count('special">&lt;|im_end|&gt;</span>') == 1
+
+
+def test_what_the_compiler_made_is_in_no_file(answer: Any) -> None:
+    files = {f["file"] for call in answer["calls"] if call["run"] for f in call["run"]["functions"]}
+    assert files > {"entry", "runtime"}
+    page = explanation_page([answer])
+    assert re.search(r"<code>entry of \w+</code></summary>", page) and '<span class="quiet">runtime</span></summary>' in page
+
+
+def browsed(page: str, folder: Path, *options: str) -> str:
+    """The page as it stands in a browser when its scripts have run."""
+    (folder / "page.html").write_text(page)
+    command = ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}"]
+    command += [*options, "--dump-dom", (folder / "page.html").as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium here")
 def test_a_browser_runs_the_script(answer: Any, tmp_path: Path) -> None:
-    (tmp_path / "page.html").write_text(explanation_page([answer]))
-    command = ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
-    command += ["--dump-dom", (tmp_path / "page.html").as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    shown = browsed(explanation_page([answer]), tmp_path)
     runs = sum(1 for call in answer["calls"] if call["run"])
-    assert done.stdout.count('class="panes live"') == runs
-    assert "before the first step: the arguments are in memory" in done.stdout
+    assert shown.count('class="panes live"') == runs
+    assert "before the first step: the arguments are in memory" in shown
+
+
+MEASURE = """<script>
+const outside = [...document.querySelectorAll("main *")].filter((each) => each.getBoundingClientRect().right > innerWidth + 1);
+const scrolled = outside.filter((each) => !each.closest(".steps, .reading, pre, .memory"));
+document.title = "outside: " + scrolled.length + " of " + innerWidth;
+</script></body>"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium here")
+@pytest.mark.parametrize("width", [500, 1280])
+@pytest.mark.parametrize("text", ["", HOSTILE, "x" * 3_000], ids=["as it is", "hostile", "without a space"])
+def test_nothing_stands_outside_of_the_window(answer: Any, tmp_path: Path, width: int, text: str) -> None:
+    page = explanation_page([replaced(answer, text) if text else answer])
+    policy = re.compile(r"<meta http-equiv=.Content-Security-Policy.[^>]*>")  # would not let the test's own script run
+    page = policy.sub("", page).replace("</body>", MEASURE)
+    assert f"<title>outside: 0 of {width}</title>" in browsed(page, tmp_path, f"--window-size={width},900")
 
 
 # The command line
