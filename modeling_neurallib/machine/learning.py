@@ -44,8 +44,8 @@ from .adjoint import SLOTS, alternatives, checked_rows, first_right, packed, run
 from .counterfactual import Kind
 from .dense import DenseMachine, SoftProgram, checked_gradients
 from .exact import ExactMachine, validated
-from .operations import JUMPS, OPERATIONS, READS
-from .state import MachineError
+from .operations import FIELDS, JUMPS, OPERATIONS, READS
+from .state import GradientError, MachineError
 
 
 class LearningError(MachineError):
@@ -261,9 +261,20 @@ class _Weights:
         self._distribute()
 
     def follow(self, gradients: Gradients, rate: float) -> None:
-        """One step of mirror descent."""
-        for logits, gradient in zip(self.logits, gradients, strict=True):
-            logits -= rate * gradient
+        """One step of mirror descent.
+
+        Raises:
+            GradientError: a gradient, times the rate, is not finite.
+        """
+        for name, logits, gradient in zip(FIELDS, self.logits, gradients, strict=True):
+            with np.errstate(over="ignore", invalid="ignore"):  # reported here
+                logits[self.rows] -= rate * gradient[self.rows]
+            wrong = ~np.isfinite(logits).all(-1)
+            if wrong.any():
+                raise GradientError(
+                    f"the gradient of {name} of the program overflows float64 (1.8e308) at instruction {int(wrong.argmax())}, "
+                    f"times the rate {rate}; give the objective smaller weights, or use kind='counterfactual'"
+                )
             logits -= logits.max(-1, keepdims=True)
             np.maximum(logits, -_DEEPEST, out=logits)
         self._distribute()

@@ -307,6 +307,25 @@ def test_other_gradients_learn_too(kind: Any) -> None:
     assert found.right and found.instructions[2, 4] == 5
 
 
+@pytest.mark.parametrize(
+    ("correctness", "halting", "message"),
+    [(0.0, 1.0, r"overflows torch.float64 .* at step \d of at most 40"), (1.0, 0.0, "of the program overflows .* instruction 2")],
+    ids=["in a step", "summed over the run"],
+)
+def test_a_dense_gradient_that_overflows_is_an_error(correctness: float, halting: float, message: str) -> None:
+    """Whether it does at some step or only in a field's sum: a program of weights that are no numbers never comes of it."""
+    code = assemble("call 2", "halt", "add_immediate 0 0 1", "add_immediate 0 0 1", "return")
+    start = np.zeros((2, 14), np.int64)
+    start[:, :2] = 1, 4
+    examples = Examples.of(code, SMALL, start, np.arange(14)[None].repeat(2, 0) == 0)
+    examples = replace(examples, wanted=(examples.wanted + 1) % 16)
+    options: dict[str, Any] = {"kind": "dense", "iterations": 1, "batch": 2, "spread": 0.1, "rows": np.arange(len(code)) >= 2}
+    found = learn(code, SMALL, examples, Objective(1e290 * correctness, 1e290 * halting), **options)
+    assert all(torch.isfinite(rows).all() for rows in vars(found.program).values()) and np.isfinite(found.losses).all()
+    with pytest.raises(GradientError, match=message):
+        learn(code, SMALL, examples, Objective(1e308 * correctness, 1e308 * halting), **options)
+
+
 def test_bad_input() -> None:
     examples = counted(4)
     cases: list[tuple[str, dict[str, Any], Any]] = [
