@@ -41,6 +41,8 @@ _TABULATED = tuple(o.code for o in OPERATIONS if o.semantics is not None or o.na
 _READS_IMMEDIATE = frozenset(o.code for o in OPERATIONS if "i" in o.operands)
 _SAME_FORM = {"index": "add", "less": "less_than"}
 """Operations whose value is another's: an address is a sum modulo V; ``less_immediate`` is ``less_than``."""
+_DIRECT = {"move", "constant", "add", "equal", "less_than"}
+"""Forms whose value is computed without a lookup table."""
 
 
 @lru_cache(maxsize=256)
@@ -291,10 +293,13 @@ class DenseMachine:
                 form = OPERATIONS[code].name.removesuffix("_immediate")
                 key = _SAME_FORM.get(form, form), code in _READS_IMMEDIATE
                 self._forms.setdefault(key, []).append(code)
-        self._tables: dict[str, Tensor] = {}
+        # Made here and not in a step, where a compiler would trace each of the V² words.
+        found = {form for form, _ in self._forms} - _DIRECT - (CIRCUITS if self.circuits else set())
+        device = program.operation.device
+        self._tables = {form: lookup_table(CODES[form], config.values).flatten().to(device) for form in found}
         # On a device an index must lie there: one that is made in a step would stop the host in every step.
         self._codes = {
-            codes: torch.tensor(codes, device=program.operation.device)
+            codes: torch.tensor(codes, device=device)
             for codes in (_TABULATED, *map(tuple, self._forms.values()))
         }
 
@@ -529,8 +534,6 @@ class DenseMachine:
                 ordered = a.roll(half, -1)
                 true = ((ordered.cumsum(-1) - ordered) * b.roll(half, -1)).sum(-1)
             return pad(torch.stack([whole - true, true], dim=1), (0, a.shape[1] - 2))
-        if form not in self._tables or self._tables[form].device != a.device:
-            self._tables[form] = lookup_table(CODES[form], self.config.values).flatten().to(a.device)
         pairs = (a[:, :, None] * b[:, None]).flatten(1)
         where = self._tables[form].expand(len(pairs), -1)
         return pairs.new_zeros(a.shape).scatter_add(1, where, pairs)

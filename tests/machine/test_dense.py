@@ -250,3 +250,24 @@ def test_looking_now_and_then_for_the_end_changes_nothing(monkeypatch):
         for state, _ in found[1:]:
             pairs = zip(vars(state).values(), vars(found[0][0]).values(), strict=True)
             assert all(torch.equal(new, old) for new, old in pairs)
+
+
+def test_a_step_compiles_to_one_graph(monkeypatch):
+    """Forward and backward, eager and compiled alike; no table of V² words is made, or traced, in a step."""
+    config = MachineConfig(values=64, memory=16, registers=6, call_depth=1)
+    code = assemble("load 2 0 1", "subtract 3 2 1", "jump_if_zero 3 5", "store 0 0 3", "call 6", "halt", "return")
+    program = SoftProgram.from_instructions(code, config, dtype=torch.float64)
+    machine = DenseMachine(program, config, damping=0.5)
+    monkeypatch.setattr(dense_module, "lookup_table", None)
+    generator = torch.Generator().manual_seed(0)
+    parts = [random_rows(generator, 2, *shape) for shape in ((16, 64), (6, 64), (8,), (1, 8), (2,))]
+    parts = [rows.requires_grad_() for rows in (*parts, torch.tensor([0.25, 0.0], dtype=torch.float64))]
+    torch._dynamo.reset()
+    found = []
+    for step in (machine.step, torch.compile(machine.step, backend="aot_eager", fullgraph=True)):
+        after = list(vars(step(DenseState(*parts))).values())
+        weights = [torch.linspace(-1, 1, rows.numel(), dtype=torch.float64).reshape(rows.shape) for rows in after]
+        found.append([*after, *torch.autograd.grad(after, parts, weights)])
+    for eager, compiled in zip(*found, strict=True):
+        torch.testing.assert_close(compiled, eager, rtol=1e-12, atol=1e-12)
+    assert float(found[0][-1].abs().max()) > 0
