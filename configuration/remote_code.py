@@ -14,7 +14,7 @@ import ast
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 AUTO_MAP = {
@@ -53,16 +53,17 @@ def remote_code() -> dict[str, str]:
     beside = here / "modeling_neurallib.py"
     entry = beside if beside.is_file() else here.parent / "modeling_neurallib" / "modeling_neurallib.py"
     sources: dict[str, Path] = {}
+    imports: dict[Path, list[tuple[ast.ImportFrom, Path]]] = {}
     waiting = [entry, here / "configuration_neurallib.py", Path(__file__).resolve()]
     while waiting:
         path = waiting.pop()
         known = sources.setdefault(path.name, path)
         if known != path:
             raise RemoteCodeError(f"two modules are named {path.name}, {known} and {path}: rename one")
-        for _, target in _own_imports(path):
-            if sources.get(target.name) != target:
-                waiting.append(target)
-    bundle = {name: _flattened(path) for name, path in sorted(sources.items())}
+        if path not in imports:
+            imports[path] = list(_own_imports(path))
+            waiting += [target for _, target in imports[path]]
+    bundle = {name: _flattened(path, imports[path]) for name, path in sorted(sources.items())}
     if COMPANION not in bundle["configuration_neurallib.py"]:
         bundle["configuration_neurallib.py"] += COMPANION
     for name, text in bundle.items():
@@ -111,10 +112,10 @@ def _own_imports(path: Path) -> Iterator[tuple[ast.ImportFrom, Path]]:
                 raise RemoteCodeError(f"{path.name}:{node.lineno}: imports neurallib by name; use a relative import")
 
 
-def _flattened(path: Path) -> str:
+def _flattened(path: Path, imports: Iterable[tuple[ast.ImportFrom, Path]]) -> str:
     """The source of a module with every relative import naming a neighbour."""
     lines = path.read_bytes().replace(b"\r\n", b"\n").splitlines(keepends=True)
-    for node, target in _own_imports(path):
+    for node, target in imports:
         # Columns of the ast count bytes.
         line, column = lines[node.lineno - 1], node.col_offset
         head, statement = line[:column], line[column:]

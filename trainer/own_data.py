@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateError
-from torch.utils.data import IterableDataset
+from torch.utils.data import IterableDataset, get_worker_info
 from transformers.utils import logging
 
 from ..modeling_neurallib.modeling_neurallib import NeuralLibForCausalLM
@@ -512,7 +512,7 @@ def _tell(report: DataReport, library: str, on_unexplained: str) -> None:
 
 
 class StreamedLessons(IterableDataset):  # type: ignore[type-arg]
-    """Rows read while training. The report grows with what has been read.
+    """Rows read while training. The report grows with what has been read. Workers of a loader share the rows.
 
     Raises:
         TrainingDataError: while iterating, at a row that is to be refused; or when a whole pass leaves none.
@@ -535,7 +535,8 @@ class StreamedLessons(IterableDataset):  # type: ignore[type-arg]
         report.rows = 0
         for found in (report.bad, report.unexplained, report.ambiguous):
             found.clear()
-        for index, row in enumerate(self.rows):
+        worker = get_worker_info()
+        for index, row in self._mine(worker):
             report.rows += 1
             try:
                 lesson, remark = self.reader.lesson(row, index)
@@ -556,13 +557,19 @@ class StreamedLessons(IterableDataset):  # type: ignore[type-arg]
             used += 1
             yield lesson
         _tell(report, self.reader.library.name, self.on_unexplained)
-        if not used:
+        if not used and (report.rows or worker is None):
             raise TrainingDataError(f"no row is left to train on of {report.rows}")
+
+    def _mine(self, worker: Any) -> Iterator[tuple[int, Any]]:
+        """The rows of this worker, each with its number. Iterable data sets of torch and ``datasets`` divide their own."""
+        alone = worker is None or isinstance(self.rows, IterableDataset) or hasattr(self.rows, "num_shards")
+        return islice(enumerate(self.rows), 0 if alone else worker.id, None, 1 if alone else worker.num_workers)
 
 
 def is_tokenized(dataset: Any) -> bool:
     """Whether the rows of a data set are tokens already (``input_ids`` and ``labels``)."""
     columns: Any = getattr(dataset, "column_names", None)
-    if columns is None and hasattr(dataset, "__getitem__") and len(dataset) and isinstance(dataset[0], Mapping):
+    listed = hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")  # a stream may have but the first
+    if columns is None and listed and len(dataset) and isinstance(dataset[0], Mapping):
         columns = list(dataset[0])
     return columns is not None and "input_ids" in columns
