@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import opened
+from neurallib.modeling_neurallib.compiler.compiling import compile_source
 from neurallib.modeling_neurallib.explanation import reply
 from neurallib.trainer.adapters import adapted
 from typer.testing import CliRunner
@@ -115,6 +116,54 @@ def test_adapters_are_saved_loaded_switched_off_and_merged(folder: Path, tiny_to
     merged.save_pretrained(folder.parent / "merged")
     again = NeuralLibForCausalLM.from_pretrained(folder.parent / "merged")
     torch.testing.assert_close(logits(again, inputs), logits(merged, inputs))
+
+
+VOICES = '''
+def shout(text: str) -> str:
+    """Louder."""
+    return text + "!"
+'''
+
+
+@pytest.mark.parametrize("kind", ["lora", "ia3", "loha"])
+def test_an_adapter_and_a_loaded_library_stack(folder: Path, tiny_tokenizer: Any, kind: str) -> None:
+    from peft import PeftModel
+
+    def called(model: Any) -> set[tuple[str, str]]:
+        with torch.no_grad():
+            found = model(**inputs).calls
+        assert all(found)
+        return {(call.library, call.program) for calls in found for call in calls}
+
+    voices = compile_source(VOICES, name="voices")
+    model, inputs = trained(folder, tiny_tokenizer, kind), prompts(tiny_tokenizer)
+    before = logits(model, inputs)
+    model.load_library(voices, tokenizer=tiny_tokenizer)
+    assert model.active_libraries == ["tiny_programs", "voices"]
+    model.set_library("voices")
+    assert called(model) == {("voices", "shout")}, "the adapter's heads call it"
+    with model.disable_adapter():
+        assert called(model) == {("voices", "shout")}, "and so do those of the base"
+    with model.disable_library():
+        assert not any(model(**inputs).calls)
+    model.set_library("tiny_programs")
+    torch.testing.assert_close(logits(model, inputs), before)  # what was trained is as it was
+
+    # In the other order: the adapter is saved with the library's keys, for a base that has loaded it too.
+    model.save_pretrained(folder.parent / "both")
+    base = NeuralLibForCausalLM.from_pretrained(folder)
+    base.load_library(voices, tokenizer=tiny_tokenizer)
+    loaded = PeftModel.from_pretrained(base, folder.parent / "both").eval()
+    model.set_library(None)
+    torch.testing.assert_close(logits(loaded, inputs), logits(model, inputs))
+    loaded.set_library("voices")
+    whole = loaded.merge_and_unload()
+    whole.save_pretrained(folder.parent / "whole")
+    again = NeuralLibForCausalLM.from_pretrained(folder.parent / "whole")
+    assert called(again) == {("voices", "shout")} and list(again.libraries) == ["tiny_programs", "voices"]
+    torch.testing.assert_close(backbone(again, inputs), backbone(model, inputs), atol=1e-4, rtol=1e-4)
+    again.delete_library("voices")
+    assert list(again.libraries) == ["tiny_programs"] and not again.active_libraries
 
 
 @pytest.mark.parametrize("how", [{}, {"num_beams": 3}])
