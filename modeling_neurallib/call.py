@@ -84,7 +84,8 @@ class CallLayer(CacheLayerMixin):
     """An extra layer of the cache's ``layers`` with the state of the computer.
 
     Tensors, S positions (padding included): ``memory`` [B, S, ·], what the selector keeps of each; ``mask`` bool [B, S], False
-    for padding; ``weights`` [B, S], log-weight of each in attention; rows: tokens and calls.
+    for padding; ``weights`` [B, S], log-weight of each in attention; rows: tokens and calls. They are the first S positions of
+    ``held``, which grows by doubling, so that a token does not copy all that came before it.
 
     Most tokens are never read, and a projection of one by itself costs the time in which its weights come from memory. So the
     features of the last positions, :data:`UNREAD` at most, wait until a call opens: see :meth:`settle`.
@@ -98,31 +99,27 @@ class CallLayer(CacheLayerMixin):
     def __init__(self) -> None:
         super().__init__()
         self.rows: list[Row] = []
-        self.tensors: tuple[Tensor, ...] | None = None
+        self.held: tuple[Tensor, ...] | None = None
+        self.length = 0
         self.settled: Tensor | None = None
         self.unread: list[Tensor] = []
 
     @property
-    def length(self) -> int:
-        """Positions held, S."""
-        return 0 if self.tensors is None else self.tensors[0].shape[1]
-
-    @property
     def memory(self) -> Tensor:
-        return self._held(0)
+        return self._read(0)
 
     @property
     def mask(self) -> Tensor:
-        return self._held(1)
+        return self._read(1)
 
     @property
     def weights(self) -> Tensor:
-        return self._held(2)
+        return self._read(2)
 
-    def _held(self, number: int) -> Tensor:
-        if self.tensors is None:
+    def _read(self, number: int) -> Tensor:
+        if self.held is None:
             raise RuntimeError("the call layer is empty: nothing has been read yet")
-        return self.tensors[number]
+        return self.held[number][:, : self.length]
 
     def settle(self, project: Callable[[Tensor], Tensor]) -> Tensor:
         """The reader's states of all positions, [B, S, width].
@@ -143,21 +140,30 @@ class CallLayer(CacheLayerMixin):
         """Positions whose features wait."""
         return sum(features.shape[1] for features in self.unread)
 
-    def extend(self, features: Tensor, memory: Tensor, mask: Tensor, weights: Tensor) -> None:
-        """Append T positions: features [B, T, F], memory [B, T, ·], mask bool [B, T], weights [B, T]."""
-        new = (memory, mask, weights)
+    def extend(self, features: Tensor, memory: Tensor, mask: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
+        """Append T positions: features [B, T, F], memory [B, T, ·], mask bool [B, T], weights [B, T]; returns ``held``."""
         self.unread.append(features)
-        if self.tensors is None:
-            self.tensors = new
+        before, self.length = self.length, self.length + mask.shape[1]
+        if self.held is None:
+            self.held = (memory, mask.clone(), weights)  # the mask may be the caller's
             self.rows = [Row() for _ in range(mask.shape[0])]
-        else:
-            self.tensors = tuple(torch.cat([held, more], dim=1) for held, more in zip(self.tensors, new, strict=True))
+            return self.held
+        frozen = self.held[0].is_inference() and not torch.is_inference_mode_enabled()
+        if self.length > self.held[0].shape[1] or frozen:
+            room = 2 * self.length
+            self.held = tuple(
+                torch.cat([held[:, :before], held.new_empty(held.shape[0], room - before, *held.shape[2:])], dim=1)
+                for held in self.held
+            )
+        for held, more in zip(self.held, (memory, mask, weights), strict=True):
+            held[:, before : self.length] = more
+        return self.held
 
     def _select(self, indices: Tensor) -> None:
-        if self.tensors is None:
+        if self.held is None:
             return
         self.rows = [self.rows[index].copy() for index in indices.tolist()]
-        self.tensors = tuple(held.index_select(0, indices.to(held.device)) for held in self.tensors)
+        self.held = tuple(held.index_select(0, indices.to(held.device)) for held in self.held)
         self.unread = [features.index_select(0, indices.to(features.device)) for features in self._unread_together()]
         if self.settled is not None:
             self.settled = self.settled.index_select(0, indices.to(self.settled.device))
@@ -188,19 +194,18 @@ class CallLayer(CacheLayerMixin):
             raise ValueError(
                 f"crop takes the number of tokens to remove as a negative integer, found {tokens_to_remove}"
             )
-        if remove == 0 or self.tensors is None:
+        if remove == 0 or self.held is None:
             return
         for row, real in zip(self.rows, self.mask[:, -remove:].sum(1).tolist(), strict=True):
             row.drop(int(real))
-        left = self.length - remove
-        self.tensors = tuple(held[:, :left] for held in self.tensors)
+        self.length = left = self.length - remove
         read = 0 if self.settled is None else self.settled.shape[1]
         self.unread = [features[:, : left - read] for features in self._unread_together() if left > read]
         if self.settled is not None:
             self.settled = self.settled[:, :left]
 
     def reset(self) -> None:
-        self.rows, self.tensors, self.settled, self.unread = [], None, None, []
+        self.rows, self.held, self.length, self.settled, self.unread = [], None, 0, None, []
 
     def activate_past_recording(self) -> None:
         """Nothing to switch on: every position can be taken back."""

@@ -51,6 +51,7 @@ from .machine.state import MachineError, RunResult
 from .objective import MarginalObjective
 from .reader import Reader
 from .selector import UNSEEN, Selector, StateProjection, causal
+from .selector_loop import SelectorLoop
 from .sharing import UNTRAINED_BIAS, Sharing
 from .writer import END, Writer, forbidden_after, result_tokens
 
@@ -209,6 +210,10 @@ class Computer(nn.Module):
         return list(self.library.programs) if self.library is not None else []
 
     @cached_property
+    def loop(self) -> SelectorLoop:
+        return SelectorLoop(self.projection, self.selector)
+
+    @cached_property
     def arities(self) -> list[int]:
         """The number of arguments of each program."""
         return [len(program.parameters) for program in self.library.programs.values()] if self.library else []
@@ -246,7 +251,8 @@ class Computer(nn.Module):
 
     def train(self, mode: bool = True) -> Computer:
         """As ``Module.train``. A fused optimiser changes parameters without a trace, so what was settled is settled again."""
-        self.__dict__.pop("_settled", None)
+        for name in ("_settled", "loop"):
+            self.__dict__.pop(name, None)
         result: Computer = super().train(mode)
         return result
 
@@ -271,10 +277,7 @@ class Computer(nn.Module):
 
     def choose(self, pooled: Tensor, keys: Tensor, allowed: Tensor, biases: Tensor | None) -> Tensor:
         """Log-probabilities over "no call" (index 0) and the programs, the libraries' biases added: [..., 1 + programs]."""
-        choices: Tensor = self.selector(pooled, keys, allowed)
-        if biases is None:
-            return choices
-        return torch.cat([choices[..., :1], choices[..., 1:] + biases], dim=-1).log_softmax(-1)
+        return _biased(self.selector(pooled, keys, allowed), biases)
 
     @property
     def idle(self) -> bool:
@@ -328,13 +331,20 @@ class Computer(nn.Module):
             pooled states [B, T, width]; log-probabilities of "no call" and the programs [B, T, 1 + programs]; keys of the
             programs [programs, key_width].
         """
-        states = self.projection(features)
-        layer.extend(features, self.selector.remember(states), mask, self.weights(tokens, mask, layer.rows))
+        keys, allowed, biases = self.settled()
+        weights = self.weights(tokens, mask, layer.rows)
+        if not self.training and self.loop.fits(features):
+            held = layer.extend(features, self.loop.unwritten(features), mask, weights)
+            pooled, choices = self.loop(features, held[0], held[2], layer.length, keys, allowed)
+            choices = _biased(choices, biases)
+        else:
+            states = self.projection(features)
+            layer.extend(features, self.selector.remember(states), mask, weights)
+            pooled = self.selector.pool(states, layer.memory, causal(layer.weights, tokens.shape[1]))
+            choices = self.choose(pooled, keys, allowed, biases)
         if layer.waiting > UNREAD:
             layer.settle(self.reader.projection)
-        pooled = self.selector.pool(states, layer.memory, causal(layer.weights, tokens.shape[1]))
-        keys, allowed, biases = self.settled()
-        return pooled, self.choose(pooled, keys, allowed, biases), keys
+        return pooled, choices, keys
 
     def weights(self, tokens: Tensor, mask: Tensor, rows: Sequence[Row] = ()) -> Tensor:
         """Log-weights [B, T] of tokens in attention: ``UNSEEN`` for padding and for what goes on with a number.
@@ -576,6 +586,13 @@ class NeuralLibModel(LlamaModel):
             features = self.features(output.hidden_states)
             rows += [features[row, : len(ids)].mean(0) for row, ids in enumerate(batch)]
         return torch.stack(rows) if rows else torch.zeros(0, self.computer.descriptions.shape[1])
+
+
+def _biased(choices: Tensor, biases: Tensor | None) -> Tensor:
+    """Log-probabilities [..., 1 + programs] with biases [programs] added to those of the programs."""
+    if biases is None:
+        return choices
+    return torch.cat([choices[..., :1], choices[..., 1:] + biases], dim=-1).log_softmax(-1)
 
 
 _notes: ContextVar[dict[int, Tensor] | None] = ContextVar("hidden states of a forward pass", default=None)
