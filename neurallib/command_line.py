@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import time
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -694,7 +695,8 @@ def train(
 
     _quiet()
     try:
-        report = follow(recipe, list(overrides or []))
+        with redirect_stdout(sys.stderr):  # what the Trainer says on the way
+            report = follow(recipe, list(overrides or []))
     except KeyboardInterrupt:
         from .trainer.checkpoints import last_checkpoint
         from .trainer.recipe import Recipe
@@ -703,7 +705,8 @@ def train(
         goes_on = "begins again: no checkpoint was saved yet" if last is None else f"goes on from {last.name}"
         typer.echo(f"neurallib: interrupted; the same command {goes_on}", err=True)
         raise typer.Exit(130) from None
-    typer.echo(json.dumps(report, ensure_ascii=False, indent=None if as_json else 2))
+    if os.environ.get("RANK", "0") == "0":  # of the processes of a launcher the first one speaks
+        typer.echo(json.dumps(report, ensure_ascii=False, indent=None if as_json else 2))
 
 
 @app.command()

@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
-from distributed_run import step
+from distributed_run import ROWS, step
+from neurallib.trainer.runs import train as follow
 from safetensors.torch import load_file
 
+from neurallib import NeuralLibForCausalLM
+
 CONFIGURATIONS = Path(__file__).parents[2] / "configuration" / "accelerate"
+
+
+def launched(*words: str | Path) -> str:
+    """What two processes print that are launched on the CPU."""
+    # --multi_gpu is how accelerate names several processes; what is launched says that they have no GPU.
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    done = subprocess.run(
+        [sys.executable, *launch, *map(str, words)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout
 
 
 def test_two_processes_have_the_gradients_of_one(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-    # --multi_gpu is how accelerate names several processes; the script says that they have no GPU.
-    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    script = Path(__file__).with_name("distributed_run.py")
-    done = subprocess.run(
-        [sys.executable, *launch, str(script), str(tmp_path / "two")],
-        env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
+    launched(Path(__file__).with_name("distributed_run.py"), tmp_path / "two")
     for cached in (True, False):
         step(tmp_path / "one", cached)
         one, two = (load_file(str(tmp_path / name / f"gradients-{cached}.safetensors")) for name in ("one", "two"))
@@ -37,6 +47,43 @@ def test_two_processes_have_the_gradients_of_one(tmp_path: Path) -> None:
         for name in one:
             if not name.startswith("log.grad_norm"):
                 torch.testing.assert_close(two[name], one[name], atol=2e-5, rtol=2e-3, msg=f"{name}, cached={cached}")
+
+
+@pytest.fixture
+def recipe(tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any, tmp_path: Path) -> Path:
+    """For all four rows in each step, however many processes share them."""
+    tiny_model.computer.selector.no_call.bias.data.zero_()
+    tiny_model.config.head_dropout = 0.0
+    tiny_model.save_pretrained(tmp_path / "base")
+    tiny_tokenizer.save_pretrained(tmp_path / "base")
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    told = {
+        "base": str(tmp_path / "base"), "data": str(tmp_path / "rows.jsonl"), "validation_data": str(tmp_path / "rows.jsonl"),
+        "max_steps": 4, "save_steps": 2, "logging_steps": 2, "learning_rate": 0.1, "optim": "sgd", "use_cpu": True, "warmup": 0.0,
+        "stretch": 1.0,  # above it each process draws
+    }  # fmt: skip
+    (tmp_path / "recipe.yaml").write_text(yaml.dump(told))
+    return tmp_path / "recipe.yaml"
+
+
+@pytest.mark.parametrize("trained", ["heads", pytest.param("heads+lora", marks=pytest.mark.slow)])
+def test_the_command_line_follows_a_recipe_in_two_processes(recipe: Path, trained: str) -> None:
+    one, two = recipe.parent / "one", recipe.parent / "two"
+    how = [f"train={trained}", *(["peft={r: 2, target_modules: [q_proj]}"] if trained.endswith("lora") else [])]
+    report = follow(recipe, [*how, f"output={one}", "batch_size=4"])
+    command = Path(sys.executable).with_name("neurallib")
+    said = launched(command, "train", recipe, *how, f"output={two}", "batch_size=2", "ddp_backend=gloo", "--json")
+    told = json.loads(said)  # one process speaks, and says nothing else
+    assert told == json.loads((two / "report.json").read_text()) and told["data"] == report["data"]
+    assert told["validation"]["eval_loss"] == pytest.approx(report["validation"]["eval_loss"], rel=1e-3)
+    assert {path.name for path in (two / "checkpoints").glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-4"}
+    (weights,) = [path.name for path in (one / "model").glob("*model.safetensors")]
+    single, both = (load_file(str(run / "model" / weights)) for run in (one, two))
+    before = load_file(str(recipe.parent / "base" / "model.safetensors"))
+    moved = {name for name, value in single.items() if name not in before or not torch.equal(value, before[name])}
+    assert any("reader" in name for name in moved)
+    for name, value in single.items():
+        torch.testing.assert_close(both[name], value, atol=2e-5, rtol=2e-3, msg=name)
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGURATIONS.glob("*.yaml")), ids=lambda path: path.stem)
