@@ -124,7 +124,8 @@ class FeatureCache:
             self._write(scratch, conversations, batch_tokens, progress)
             os.replace(scratch, target)
         finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+            for left in self.directory.glob(f".{name}.*"):  # by another that was killed, too
+                shutil.rmtree(left, ignore_errors=True)
         return target
 
     def _write(

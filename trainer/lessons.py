@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import random
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -344,15 +345,17 @@ def sampled_replies(
                 bar.update(len(chosen))
     finally:
         model.config.disabled_programs = kept
-    _written_whole(remembered, json.dumps(replies))
+    written_whole(remembered, json.dumps(replies))
     return replies
 
 
-def _written_whole(path: Path, text: str) -> None:
+def written_whole(path: Path, text: str) -> None:
     """A file is there with all of its text, or not at all."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     scratch.write_text(text)
     os.replace(scratch, path)
+    for left in path.parent.glob(f".{path.name}.*"):  # by a process that was killed
+        left.unlink(missing_ok=True)
 
 
 def worked_off(work: Callable[[Sequence[int]], list[Any]], count: int, title: str, forked: bool = True) -> list[Any]:
@@ -367,7 +370,9 @@ def worked_off(work: Callable[[Sequence[int]], list[Any]], count: int, title: st
                 results += block
                 bar.update(len(block))
         else:
-            with multiprocessing.get_context("fork").Pool() as pool:
+            # Control-C reaches all processes: those of the pool leave it to this one, which then ends them.
+            deaf = (signal.SIGINT, signal.SIG_IGN)
+            with multiprocessing.get_context("fork").Pool(initializer=signal.signal, initargs=deaf) as pool:
                 for block in pool.imap(_run_work, blocks):
                     results += block
                     bar.update(len(block))
@@ -450,7 +455,7 @@ def lessons_of(
     else:
         found = explained(writer, pairs, labelled, f"{split}: explaining answers")
         told = [None if one is None else [dataclasses.astuple(e) for e in one.explanations] for one in found]
-        _written_whole(remembered, json.dumps(told))
+        written_whole(remembered, json.dumps(told))
     lessons = [lesson for lesson in found if lesson is not None]
     unexplained = (step for (d, _), lesson in zip(pairs, found, strict=True) if lesson is None for step in d.steps)
     left_out = Counter(step.program for step in unexplained)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-import os
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,8 +18,8 @@ from ..modeling_neurallib.modeling_neurallib import NeuralLibForCausalLM
 from ..modeling_neurallib.programs import standard_library
 from ..modeling_neurallib.sharing import RECORD, UNTRAINED_BIAS
 from .arguments import NeuralLibTrainingArguments
-from .checkpoints import last_checkpoint, put_back, said_clearly
-from .lessons import Lessons, lessons_of, with_features
+from .checkpoints import STAGE, last_checkpoint, put_back, put_in_place, said_clearly
+from .lessons import Lessons, lessons_of, with_features, written_whole
 from .outcomes import decided
 from .own_data import load_rows
 from .recipe import STANDARD, Recipe, RecipeError
@@ -49,16 +48,20 @@ def train(recipe_path: str | Path, overrides: Iterable[str] = (), resume: bool =
     torch.manual_seed(recipe.seed)
     model, tokenizer = model_of(recipe)
     arguments = recipe.training_arguments(output / "checkpoints")
-    put_back(output / "checkpoints")
-    with said_clearly("the run", output / "checkpoints"):
-        frozen = arguments.train in (None, *FROZEN) and arguments.estimator == "marginal" and arguments.cached_features
-        if recipe.data is None and frozen and recipe.peft is None:
-            report = _train_heads(recipe, model, tokenizer, arguments, resume)
-        else:
-            report = _train_model(recipe, model, tokenizer, arguments, resume)
-        scratch = output / f".report.json.{os.getpid()}"
-        scratch.write_text(json.dumps(report, indent=2))
-        os.replace(scratch, output / "report.json")
+    for folder in (output, output / "checkpoints"):
+        put_back(folder)
+    try:
+        with said_clearly("the run", output / "checkpoints"):
+            frozen = arguments.train in (None, *FROZEN) and arguments.estimator == "marginal" and arguments.cached_features
+            if recipe.data is None and frozen and recipe.peft is None:
+                report = _train_heads(recipe, model, tokenizer, arguments, resume)
+            else:
+                report = _train_model(recipe, model, tokenizer, arguments, resume)
+            if arguments.process_index == 0:
+                written_whole(output / "report.json", json.dumps(report, indent=2))
+    finally:
+        if arguments.process_index == 0:
+            put_back(output)
     return report
 
 
@@ -135,11 +138,12 @@ def _train_heads(
         recipe=dataclasses.asdict(recipe),
     )
     if trainer.is_world_process_zero():
-        save_heads(model, output / "heads", report)
-        (output / "heads" / LOW_RANK).unlink(missing_ok=True)
+        stage = output / STAGE / "heads"
+        save_heads(model, stage, report)
         if recipe.start_from is not None and (Path(recipe.start_from) / LOW_RANK).is_file():
-            shutil.copy(Path(recipe.start_from) / LOW_RANK, output / "heads" / LOW_RANK)
-        write_record(output / "heads", _record(trainer, recipe, report["validation"]))
+            shutil.copy(Path(recipe.start_from) / LOW_RANK, stage / LOW_RANK)
+        write_record(stage, _record(trainer, recipe, report["validation"]))
+        put_in_place(stage, output / "heads")
     return report
 
 
@@ -181,13 +185,17 @@ def _train_model(
     trainer.train(resume_from_checkpoint=resume and last_checkpoint(str(arguments.output_dir)) is not None)
     data = {name: dataclasses.asdict(report) for name, report in trainer.data_reports.items()}
     measured = trainer.evaluate() if validation is not None else {}
-    trainer.save_model(str(output / "model"))
+    stage, first = output / STAGE, trainer.is_world_process_zero()
+    trainer.save_model(str(stage / "model"))
+    trainer.accelerator.wait_for_everyone()
+    if first:
+        put_in_place(stage / "model", output / "model")
     report: dict[str, Any] = dict(data=data, validation=measured, recipe=dataclasses.asdict(recipe))
     adapter = cast(Any, trainer.model)
     if recipe.data is None and recipe.library == STANDARD and trainer.trained == "heads+lora" and is_plain_lora(adapter):
-        record, first = training_record(trainer), trainer.is_world_process_zero()
+        record = training_record(trainer)
         if first:
-            save_low_rank(adapter, output / "heads")
+            save_low_rank(adapter, stage / "heads")
         whole: NeuralLibForCausalLM = adapter.merge_and_unload().eval()
         with arguments.main_process_first():
             held_out, _ = lessons_of(whole, tokenizer, recipe, "validation", recipe.validation, output)
@@ -195,6 +203,7 @@ def _train_model(
         whole.computer.cpu()
         report["validation"] = {**measured, **decided(lessons)}
         if first:
-            save_heads(whole, output / "heads", report)
-            write_record(output / "heads", record)
+            save_heads(whole, stage / "heads", report)
+            write_record(stage / "heads", record)
+            put_in_place(stage / "heads", output / "heads")
     return report

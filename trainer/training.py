@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -516,7 +515,7 @@ class NeuralLibTrainer(Trainer):
         finally:
             self._staging = None
             if self.args.should_save:
-                shutil.rmtree(folder, ignore_errors=True)
+                put_back(folder.parent)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Nothing yet: what there is goes up once the checkpoint is in its place."""
