@@ -518,6 +518,7 @@ def _described(library: NeuralLibrary) -> dict[str, Any]:
         "repository": library.repository,
         "revision": library.revision,
         "learned": [asdict(change) for change in library.changes()],
+        "keys": [{"base": each.base, "revision": each.revision, "heads": each.heads} for each in library.keys],
         "programs": programs,
     }
 
@@ -533,6 +534,9 @@ def _show_library(library: NeuralLibrary) -> None:
     place = f" ({library.repository} at {library.revision})" if library.repository else ""
     console.print(_text(f"{library.name}: {size}, for machines of {library.registers} registers{place}"))
     console.print(table)
+    for keys in library.keys:
+        place = f"{keys.base} at {keys.revision}" if keys.base else "a model that is not on the Hub"
+        console.print(_text(f"keys tuned for {place}, heads {keys.heads}"))
     _show_learned(library)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import pytest
 import torch
 from neurallib.modeling_neurallib.compiler.compiling import compile_source
 from neurallib.modeling_neurallib.library import TunedKeys
+from typer.testing import CliRunner
 
 from neurallib import LibraryError, NeuralLibForCausalLM, NeuralLibrary, NeuralLibTrainer, NeuralLibTrainingArguments
+from neurallib.command_line import app
 
 SOURCE = '''
 def shout(text: str) -> str:
@@ -88,6 +91,12 @@ def test_the_card_names_the_models_that_keys_were_tuned_for(
     hostile = replace(library, keys=(replace(library.keys[0], base="<b>|x", revision=""),)).card()
     assert "| &#60;b&#62;&#124;x | – |" in hostile
     assert "tuned" not in voices.card("org/voices")
+    library.save_pretrained(home.parent / "voices")
+    shown, told = (
+        CliRunner().invoke(app, ["inspect", str(home.parent / "voices"), *more]).stdout for more in ([], ["--json"])
+    )
+    assert f"keys tuned for org/base at {'c' * 40}, heads {library.keys[0].heads}" in shown
+    assert json.loads(told)["keys"] == [{"base": "org/base", "revision": "c" * 40, "heads": library.keys[0].heads}]
 
 
 @pytest.mark.parametrize(

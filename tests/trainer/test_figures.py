@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import yaml
-from huggingface_hub import ModelCard, parse_eval_result_entries
+from huggingface_hub import HfApi, ModelCard, parse_eval_result_entries
 from neurallib.model_cards.adapter_card import adapter_card
-from neurallib.trainer.publishing import describe
+from neurallib.trainer.publishing import describe, upload
 from test_evaluation import GENERAL, ROWS, asked, call, caller, written  # noqa: F401 - two of them are fixtures
 
 from neurallib import NeuralLibForCausalLM
@@ -65,6 +65,19 @@ def test_an_evaluated_model_is_published_with_its_figures(folder: Path) -> None:
     assert entry.value == round(100 * tasks["sums.jsonl"]["exact_match"]["share"], 2) and "programs" in str(entry.notes)
     assert published.hashes[RESULTS] in published.card and "evaluation_record.json" in published.files
     assert str(folder.parent) not in (folder / "evaluation_record.json").read_text(), "no place on this machine is told"
+
+
+def test_the_results_file_goes_up_with_the_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluated(folder, "--benchmark", "sums.jsonl=org/sums:addition")
+    sent: dict[str, Any] = {}
+    monkeypatch.setattr(HfApi, "create_repo", lambda self, *args, **kwargs: None)
+    monkeypatch.setattr(HfApi, "create_commit", lambda self, **kwargs: sent.update(kwargs))
+    upload(describe(folder, "org/name"))
+    files = {operation.path_in_repo: operation for operation in sent["operations"]}
+    with files[".eval_results/org_sums_addition.yaml"].as_file() as file:
+        (entry,) = parse_eval_result_entries(yaml.safe_load(file.read()))
+    assert (entry.dataset_id, entry.task_id) == ("org/sums", "addition")
+    assert {"evaluation_record.json", "README.md", "model.safetensors"} <= set(files)
 
 
 def test_without_a_benchmark_there_is_no_results_file(folder: Path) -> None:
