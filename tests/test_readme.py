@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import TINY_HEADS, opened
+
+from neurallib import NeuralLibForCausalLM, standard_library
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-MARKED = re.findall(r"<!-- test: compile -->\n```python\n(.*?)```", README, flags=re.DOTALL)
+MARKED = dict(re.findall(r"<!-- test: (\w+) -->\n```python\n(.*?)```", README, flags=re.DOTALL))
 
 
 def test_there_are_snippets() -> None:
-    assert len(BLOCKS) >= 2 and len(MARKED) == 1
+    assert len(BLOCKS) >= 2 and MARKED.keys() == {"compile", "libraries"}
 
 
 @pytest.mark.parametrize("block", BLOCKS)
@@ -28,7 +31,7 @@ def test_snippets_are_python(block: str) -> None:
 
 
 def test_compiling_ones_own_functions(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", MARKED[0]], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", MARKED["compile"]], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("lmtc\n")
     assert {"library_config.json", "library.safetensors"} <= set(os.listdir(tmp_path / "my-library"))
@@ -62,3 +65,25 @@ def test_a_model_from_the_hub(tiny_model: object, tiny_tokenizer: object, tmp_pa
     environment = {**os.environ, "HF_HOME": str(tmp_path / "home")}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stderr
+
+
+def test_several_libraries(tiny_base: Any, tiny_tokenizer: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    model = NeuralLibForCausalLM.from_llama(tiny_base, standard_library(), tokenizer=tiny_tokenizer, heads=TINY_HEADS)
+    opened(model).save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    first = next(block for block in BLOCKS if "AutoModelForCausalLM" in block)
+    loaded = first.partition("output = ")[0].replace("org/llama3.2-neurallib", str(folder))
+    script = "\n".join([MARKED["compile"], loaded, "print('loaded')", MARKED["libraries"], "print(model.active_libraries)"])
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "home")}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=180
+    )
+    assert done.returncode == 0, done.stderr
+    active, result, *calls, disabled, at_last = done.stdout.partition("loaded\n")[2].splitlines()
+    assert (active, result) == ("['standard_library', 'my_algorithms']", "5")
+    assert calls and {call.split()[0] for call in calls} == {"my_algorithms"}
+    assert {call.split()[1] for call in calls} <= {"my_algorithms.add", "initials"}
+    assert (disabled, at_last) == ("()", "['standard_library']")
+    for said in (active, result, disabled):
+        assert f"# {said}" in MARKED["libraries"], "the comment says otherwise"
