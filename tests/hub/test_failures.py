@@ -167,6 +167,18 @@ def test_a_download_that_is_not_whole_is_refused_and_then_completed(
     assert answer(somebody, name) == answers[kind]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_folder_with_half_of_its_weights_is_refused(
+    folders: dict[str, Path], somebody: Hurried, tmp_path: Path, kind: str
+) -> None:
+    shutil.copytree(folders[kind], tmp_path / kind)
+    weights = next((tmp_path / kind).glob("*model.safetensors"))
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    said = line(somebody, "ask", PROMPT, "--model", tmp_path / kind)
+    assert f"{tmp_path / kind} cannot be loaded: one of its files is cut short or corrupt (" in said
+    assert said.endswith("; get it again\n")
+
+
 LOADERS = """
 import json
 from peft import AutoPeftModelForCausalLM
