@@ -56,6 +56,13 @@ class Row:
     def copy(self) -> Row:
         return Row(list(self.tokens), list(self.calls))
 
+    def repeats(self, call: Call) -> bool:
+        """Whether a call would say again what has just been said: the program and arguments of the last, right after its result."""
+        following = self.following()
+        if following is None or following[1] != len(following[0].tokens):
+            return False
+        return (call.program, call.arguments) == (following[0].program, following[0].arguments)
+
     def following(self) -> tuple[Call, int] | None:
         """The last call that has a result and how many tokens follow its start, if the text has kept to it; else None.
 

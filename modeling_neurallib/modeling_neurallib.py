@@ -18,7 +18,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from inspect import signature
 from typing import Any
@@ -312,8 +312,12 @@ class Computer(nn.Module):
                     call = self.open_call(
                         layer, number, total - new + column, pooled[number, column], choices[number, column], keys
                     )
-                    if call is not None:
+                    if call is not None and not row.repeats(call):
                         row.calls.append(call)
+                        following = self.write(row)
+                    elif call is not None:
+                        # What was just said would be said again: the turn is over.
+                        row.calls[-1] = replace(row.calls[-1], ends_turn=True)
                         following = self.write(row)
                 token, forbidden = following
                 if token is not None or forbidden is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,32 @@ def test_calls_are_made(calling: NeuralLibForCausalLM, prompt: torch.Tensor) -> 
     written = output.sequences[0].tolist()
     for call in made:
         assert tuple(written[call.start : call.start + len(call.tokens)]) == call.tokens[: len(written) - call.start]
+
+
+def test_what_was_just_said_is_not_said_again(
+    tiny_model: NeuralLibForCausalLM, prompt: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gate that is always open and a writer that always goes on: the same call right after its result ends the turn instead."""
+    model = often_open(tiny_model, -50.0)
+    model.allow_only(programs=["add"])
+    model.computer.writer.end.weight.data.zero_()
+    model.computer.writer.end.bias.data = torch.tensor([-50.0, 50.0])
+    read = [("12", "30")]
+    monkeypatch.setattr(type(model.computer), "read", lambda *given: SimpleNamespace(arguments=list(read[-1])))
+    output = greedy(model, prompt, return_dict_in_generate=True)
+    (call,) = (call for call in output.calls[0] if call.start >= prompt.shape[1])
+    assert call.result == "42" and call.ends_turn
+    written = output.sequences[0, prompt.shape[1] :].tolist()
+    assert written == [*call.tokens, model.config.end_of_turn_token_id]
+    assert uncached(model, prompt) == output.sequences[0].tolist()
+    # Other arguments are another call, and what departed from its result was not said.
+    row = Row(list(range(3)), [Call(3, "add", "", ("12", "30"), result="42", tokens=(7, 8))])
+    again = Call(5, "add", "", ("12", "30"))
+    row.tokens += [7, 8]
+    assert row.repeats(again) and not row.repeats(Call(5, "add", "", ("12", "31")))
+    row.tokens[-1] = 9
+    assert not row.repeats(again)
+    assert not Row([1]).repeats(again)
 
 
 MODES: dict[str, dict[str, Any]] = {
