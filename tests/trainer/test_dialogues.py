@@ -33,7 +33,7 @@ def check(dialogue: Dialogue) -> None:
     assert len(dialogue.messages) % 2 == 1
     assert all(message.strip() for message in dialogue.messages)
     # LaTeX has braces of its own.
-    unfilled = re.compile(r"\{(a|b|n|numbers|text|letter|expression|name2?|things|place|x|y|first|second|third)\}")
+    unfilled = re.compile(r"(?<![_^])\{(a|b|n|numbers|text|letter|expression|name2?|things|place|x|y|first|second|third)\}")
     assert not any(unfilled.search(message) for message in dialogue.messages[::2]), dialogue
     for step in dialogue.steps:
         assert len(step.arguments) == len(step.spans) == len(PARAMETERS[step.program])
