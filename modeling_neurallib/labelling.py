@@ -164,86 +164,57 @@ def _columns(rows: Sequence[tuple[int, ...]], width: int, like: Tensor) -> tuple
 
 
 def decode(potentials: np.ndarray, arguments: int) -> np.ndarray:
-    """The roles of the most probable chain in which every argument has a character: [C, A' + 6] → int64 [C], roles 0…``arguments``.
+    """The roles of the most probable chain that enters every argument once: [C, A' + 6] → int64 [C], roles 0…``arguments``.
 
-    A program runs on all of its arguments or not at all. Texts of fewer characters than arguments have the most probable chain.
+    A program runs on all of its arguments or not at all, and an argument that is said twice ("My name is Ada. What is Ada
+    backwards?") is read once: several pieces of one argument are a list, which gaps hold together. Texts of fewer characters
+    than arguments have the most probable chain that enters none of them twice.
+
+    Viterbi over (the arguments entered so far, the state); the former are the bits of a number.
 
     Args:
         potentials: of A' ≥ ``arguments`` roles. arguments: how many the program has.
     """
-    labelling = most_probable(potentials, arguments)
-    if len(potentials) < arguments or len(set(labelling.tolist()) - {0}) == arguments:
+    count, subsets = len(potentials), 1 << arguments
+    labelling = np.zeros(count, dtype=np.int64)
+    if not count or not arguments:
         return labelling
-    return _with_every_role(potentials, arguments)
-
-
-def _with_every_role(potentials: np.ndarray, arguments: int) -> np.ndarray:
-    """The most probable chain with every role in it: Viterbi over (roles so far, state), roles so far as the digits of a number."""
-    count, states, subsets = len(potentials), 1 + 2 * arguments, 1 << arguments
-    own = torch.from_numpy(np.concatenate([potentials[:, :arguments], potentials[:, -len(MOVES) :]], axis=1)).double()
-    moves = _transitions(own, arguments).numpy()
-    never = 2.0 * FORBIDDEN * count
-    role_of = np.array([0, *range(1, arguments + 1), *[0] * arguments])
-    digit = np.where(role_of > 0, 1 << np.maximum(role_of - 1, 0), 0)
-    scores = np.full((subsets, states), never)
-    scores[digit, np.arange(states)] = _first(own[0], arguments).numpy()
-    # A piece of an argument is reached from subsets that have its digit and from those that lack it; it leaves only the former.
-    having, every = np.arange(subsets)[:, None], np.arange(states)
-    lacking, valid = having & ~digit, (having & digit) == digit
-    back = np.zeros((count, subsets, states, 2), dtype=np.int64)
-    for place in range(1, count):
-        reached = scores[:, :, None] + moves[place]
-        source, best = reached.argmax(1), reached.max(1)
-        new = best[lacking, every] > best
-        subset_before = np.where(new, lacking, having)
-        scores = np.where(valid, best[subset_before, every], never)
-        back[place] = np.stack([subset_before, source[subset_before, every]], axis=-1)
-    subset, state = subsets - 1, int(scores[-1, : arguments + 1].argmax())
-    labelling = np.zeros(count, dtype=np.int64)
+    # (subset, role) of pieces, and of the gaps behind them; "none" of each subset comes first. Entered from: without the role.
+    inside = [(subset, role) for subset in range(subsets) for role in range(arguments) if subset >> role & 1]
+    of_subset = [[at for at, (held, _) in enumerate(inside) if held == subset] for subset in range(subsets)]
+    entered = [(at, role, subset ^ 1 << role) for at, (subset, role) in enumerate(inside)]
+    none = [0.0] + [2 * FORBIDDEN * count] * (subsets - 1)
+    pieces, gaps = [2 * FORBIDDEN * count] * len(inside), [2 * FORBIDDEN * count] * len(inside)
+    back: list[tuple[list[int], list[int], list[int]]] = []
+    rows = zip(potentials[:, :arguments].tolist(), potentials[:, -len(MOVES) :].tolist(), strict=True)
+    for emit, (stay, leave, enter, pause, hold, resume) in rows:
+        # What comes from where: a state's number, none [subsets], then pieces, then gaps.
+        outside, from_outside = none.copy(), list(range(subsets))
+        for subset, members in enumerate(of_subset):
+            for at in members:
+                if pieces[at] + leave > outside[subset]:
+                    outside[subset], from_outside[subset] = pieces[at] + leave, subsets + at
+        new_pieces, from_pieces = [], []
+        for at, role, before in entered:
+            value, source = outside[before] + enter, from_outside[before]
+            if pieces[at] + stay >= value:
+                value, source = pieces[at] + stay, subsets + at
+            if gaps[at] + resume > value:
+                value, source = gaps[at] + resume, subsets + len(inside) + at
+            new_pieces.append(value + emit[role])
+            from_pieces.append(source)
+        held = [gap + hold > piece + pause for piece, gap in zip(pieces, gaps, strict=True)]
+        from_gaps = [subsets + len(inside) * holds + at for at, holds in enumerate(held)]
+        gaps = [gap + hold if holds else piece + pause for piece, gap, holds in zip(pieces, gaps, held, strict=True)]
+        none, pieces = outside, new_pieces
+        back.append((from_outside, from_pieces, from_gaps))
+    final = [*none, *pieces]
+    every = [subsets - 1, *(subsets + at for at in of_subset[-1])] if count >= arguments else range(len(final))
+    state = max(every, key=final.__getitem__)
     for place in range(count - 1, -1, -1):
-        labelling[place] = role_of[state]
-        subset, state = back[place, subset, state]
-    return labelling
-
-
-def most_probable(potentials: np.ndarray, arguments: int) -> np.ndarray:
-    """The roles of the most probable chain, whatever is in it (Viterbi): as :func:`decode`."""
-    count = len(potentials)
-    if count == 0:
-        return np.zeros(0, dtype=np.int64)
-    roles = range(1, arguments + 1)
-    emits, moves = potentials[:, :arguments].tolist(), potentials[:, -len(MOVES) :].tolist()
-    none, pieces, gaps = 0.0, [emits[0][r - 1] + moves[0][ENTER] for r in roles], [FORBIDDEN] * arguments
-    back: list[tuple[int, ...]] = []
-    for emit, (stay, leave, enter, pause, hold, resume) in zip(emits[1:], moves[1:], strict=True):
-        best = max(range(arguments), key=pieces.__getitem__) if arguments else 0
-        left = pieces[best] + leave if arguments else FORBIDDEN
-        # States as numbers: 0 none, r a piece, arguments + r a gap.
-        outside, from_outside = (none, 0) if none >= left else (left, best + 1)
-        new_pieces, new_gaps, sources = [], [], [from_outside]
-        paused = []
-        for r in roles:
-            options = [
-                (pieces[r - 1] + stay, r),
-                (none + enter, 0),
-                (gaps[r - 1] + resume, arguments + r),
-            ]
-            options += [(pieces[o - 1] + leave + enter, o) for o in roles if o != r]
-            value, source = max(options, key=lambda option: option[0])
-            new_pieces.append(value + emit[r - 1])
-            sources.append(source)
-            held, started = gaps[r - 1] + hold, pieces[r - 1] + pause
-            new_gaps.append(max(held, started))
-            paused.append(arguments + r if held > started else r)
-        back.append((*sources, *paused))
-        none, pieces, gaps = outside, new_pieces, new_gaps
-    ends = [none, *pieces]
-    state = max(range(len(ends)), key=ends.__getitem__)
-    labelling = np.zeros(count, dtype=np.int64)
-    for place in range(count - 1, -1, -1):
-        labelling[place] = state if state <= arguments else 0
-        if place:
-            state = back[place - 1][state]
+        kind, at = (0, state) if state < subsets else (1 + (state - subsets) // len(inside), (state - subsets) % len(inside))
+        labelling[place] = 1 + inside[at][1] if kind == 1 else 0
+        state = back[place][kind][at]
     return labelling
 
 

@@ -145,9 +145,9 @@ def _load(program: str) -> tuple[_Wording, ...]:
             continue
         wording = _Wording(f"{program}:{len(result)}", line, tuple(_SLOT.split(line.replace("\\n", "\n"))))
         found = [slot for slot in wording.slots if slot in _ARGUMENTS]
-        if program != GENERAL and sorted(found) != sorted(PARAMETERS[program]):
+        if program != GENERAL and (set(found) != set(PARAMETERS[program]) or found.count("numbers") > 1):
             wanted = " ".join(f"{{{name}}}" for name in PARAMETERS[program])
-            raise TaskError(f"{path.name}, line {row}: expected {wanted} once each, found {found or 'none'}: {line!r}")
+            raise TaskError(f"{path.name}, line {row}: expected {wanted} (a list once), found {found or 'none'}: {line!r}")
         result.append(wording)
     if not result:
         raise TaskError(f"{path.name} holds no wording")
