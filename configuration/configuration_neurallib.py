@@ -24,7 +24,7 @@ class NeuralLibConfig(LlamaConfig):
         feature_layers: hidden states that the heads read, as ``output_hidden_states`` counts them (0 is the embedding).
         head_width: width of the selector's and the reader's residual stream.
         head_heads: attention heads of both; divides ``head_width``.
-        head_dropout: of the features and the stream, while training.
+        head_dropout, reader_dropout: of the features and the stream, while training; the selector's and the reader's.
         key_width: width of a program key.
         reader_layers: bidirectional layers of the reader.
         max_arguments: roles that the reader knows besides "none".
@@ -52,7 +52,8 @@ class NeuralLibConfig(LlamaConfig):
     feature_layers: list[int] | None = None
     head_width: int = 192
     head_heads: int = 6
-    head_dropout: float = 0.05
+    head_dropout: float = 0.0
+    reader_dropout: float = 0.1
     key_width: int = 96
     selector_hops: int = 2
     reader_layers: int = 2

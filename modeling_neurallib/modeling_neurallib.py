@@ -163,7 +163,7 @@ class Computer(nn.Module):
             described,
         )
         self.reader = Reader(
-            StateProjection(config.hidden_size, layers, config.head_width, config.head_dropout),
+            StateProjection(config.hidden_size, layers, config.head_width, config.reader_dropout),
             config.head_width,
             config.head_heads,
             config.reader_layers,

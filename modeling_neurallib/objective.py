@@ -45,6 +45,7 @@ class Explanation:
         start: the column of the last token before the result (where the gate opens). program: index of its key.
         pieces: per argument, the character pieces copied. lead: index into ``LEADS``. length: tokens of the result, lead included.
         candidates: how many labellings there were for the program, of which this is one.
+        read: log-probability that a reader read these pieces when it was last asked; None where none was.
     """
 
     start: int
@@ -53,6 +54,7 @@ class Explanation:
     lead: int
     length: int
     candidates: int = 1
+    read: float | None = None
 
 
 def number_pieces(text: str) -> list[Piece]:
@@ -74,6 +76,24 @@ def number_pieces(text: str) -> list[Piece]:
             start -= 1
         pieces.append((start, position))
     return pieces
+
+
+_JOINED = re.compile(r"\d[.,](?=\d)")
+
+
+def longer_numbers(text: str, numbers: Sequence[Piece]) -> list[Piece]:
+    """What a point or comma makes of neighbouring :func:`number_pieces`: "9.11" of 9 and 11, "1,234,567" of three."""
+    longer: list[Piece] = []
+    begun, ended = -1, -2
+    for start, end in numbers:
+        if start != ended + 1 or not _JOINED.match(text, ended - 1):
+            begun = start
+        elif longer and longer[-1][0] == begun:
+            longer[-1] = (begun, end)
+        else:
+            longer.append((begun, end))
+        ended = end
+    return longer
 
 
 def word_edges(text: str) -> tuple[list[int], list[int]]:
@@ -149,7 +169,11 @@ def proposals(text: str, arity: int, longest: int = 120) -> list[list[Labelling]
         letters_alone = [(s, e) for s, e in spans if e - s == 1 and text[s].isalpha()]
         texts = [(s, e) for s, e in spans if text[s].isalpha()]
         return [
-            [((first,), (second,)) for first, second in permutations(numbers, 2)],
+            [
+                ((first,), (second,))
+                for first, second in permutations([*numbers, *longer_numbers(text, numbers)], 2)
+                if first[1] <= second[0] or second[1] <= first[0]
+            ],
             [((t,), (c,)) for c in letters_alone for t in texts if t[1] <= c[0] or c[1] <= t[0]],
         ]
     return []
@@ -358,7 +382,8 @@ class MarginalObjective:
     maximum, the minimum, the sum and the reversal of "9". So with the computer's ``reading_weight`` w < 1 a labelling has the
     probability p_reader^w · (1/n)^(1−w), n its program's candidates, as if one of them were read at random: a program with
     hundreds of them explains much by chance ("5" is the length of many words). Which program is called is learned first. At
-    w = 0 nothing is read and only the decisions of replies are made, which takes a small part of the time.
+    w = 0 nothing is read and only the decisions of replies are made, which takes a small part of the time. Where an explanation
+    remembers how a reader ``read`` it, that stands in the place of 1/n.
     Source: Ueda & Nakano, Deterministic annealing EM algorithm, 1998, and the uniform alignments of Brown et al., 1993.
 
     While the computer trains, its ``stretch`` > 1 makes lists look longer than they are: see :func:`lengthened`. Its
@@ -450,7 +475,7 @@ class MarginalObjective:
         lead = torch.tensor([x.lead for _, x in flat], device=device)
         weight = self.computer.reading_weight
         if weight < 1:
-            shares = torch.tensor([-log(x.candidates) for _, x in flat], device=device)
+            shares = torch.tensor([-log(x.candidates) if x.read is None else x.read for _, x in flat], device=device)
             labellings = weight * labellings + (1 - weight) * shares
         call = choices[row, start, 1 + program] + labellings + leads[row, start, lead]
         closing = torch.tensor(batch.ends, device=device)[row] == last + 1
@@ -491,6 +516,17 @@ class MarginalObjective:
         weighed = total + torch.tensor([log(share) if share else UNSEEN for share in counted], device=device)
         alone = torch.where(explained, weighed, total)
         return torch.cat([alone[:, None], terms[:, 1:]], dim=1).logsumexp(1), calls
+
+    @torch.no_grad()
+    def readings(self, batch: CallBatch) -> list[list[float]]:
+        """Log-probability with which the reader reads each explanation of each row, if its program is called there."""
+        flat = [(row, explanation) for row, found in enumerate(batch.explanations) for explanation in found]
+        asked = torch.zeros_like(batch.decisions)
+        for row, explanation in flat:
+            asked[row, explanation.start] = True
+        found = self._labellings(batch, self._pooled(batch, asked), self.computer.keys(), flat).tolist() if flat else []
+        rows = iter(found)
+        return [[next(rows) for _ in explanations] for explanations in batch.explanations]
 
     def _labellings(
         self, batch: CallBatch, pooled: Tensor, keys: Tensor, flat: list[tuple[int, Explanation]]

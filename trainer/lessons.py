@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -266,6 +267,39 @@ def collate(items: Sequence[dict[str, Any]]) -> dict[str, CallBatch]:
     }
 
 
+EVEN = 0.05
+"""What an even reading of all candidates counts beside the reader's: it may be wrong."""
+
+
+def weighed(
+    lessons: Lessons, process: int = 0, processes: int = 1, batch_size: int = 32
+) -> list[tuple[int, tuple[Explanation, ...]]]:
+    """The explanations of lessons, each with how the heads' reader reads it: the first half of a step of EM.
+
+    Args:
+        process, processes: lessons process, process + processes, … are weighed.
+    Returns:
+        numbers of lessons, and their explanations.
+    """
+    objective = MarginalObjective(lessons.computer)
+    training = lessons.computer.training
+    lessons.computer.eval()
+    numbers = [number for number, lesson in enumerate(lessons.lessons) if lesson.explanations][process::processes]
+    numbers.sort(key=lambda number: len(lessons.lessons[number].conversation.tokens))
+    found: list[tuple[int, tuple[Explanation, ...]]] = []
+    with tqdm(total=len(numbers), desc="reading explanations", disable=process > 0) as bar:
+        for start in range(0, len(numbers), batch_size):
+            chosen = numbers[start : start + batch_size]
+            batch = collate([lessons[number] for number in chosen])["batch"].to(lessons.computer.offsets.device)
+            for number, readings in zip(chosen, objective.readings(batch), strict=True):
+                pairs = zip(lessons.lessons[number].explanations, readings, strict=True)
+                shares = ((one, math.log((1 - EVEN) * math.exp(read) + EVEN / one.candidates)) for one, read in pairs)
+                found.append((number, tuple(dataclasses.replace(one, read=share) for one, share in shares)))
+            bar.update(len(chosen))
+    lessons.computer.train(training)
+    return found
+
+
 def conversations(writer: LessonWriter, split: str, count: int, directory: Path) -> list[Pair]:
     """The dialogues of a split with their replies, as tokens. Number i depends on the recipe, the split and i alone.
 
@@ -419,7 +453,7 @@ def restored(dialogue: Dialogue, conversation: Conversation, labelled: bool, sto
     return Lesson(dialogue, conversation, tuple(explanations), labelled)
 
 
-SEARCH = 2
+SEARCH = 3
 """Version of the search, by which what earlier versions found is told apart."""
 
 _WORK: Callable[[Sequence[int]], list[Any]] | None = None

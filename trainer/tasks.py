@@ -50,11 +50,13 @@ _ARGUMENTS = ("a", "b", "n", "numbers", "text", "letter", "expression")
 _FILLERS = ("name", "name2", "things", "place", "x", "y")
 _SLOT = re.compile("{(" + "|".join((*_ARGUMENTS, *_FILLERS)) + ")}")
 _COUNTED = re.compile(
-    r"\b(how (many|much (?!is\b)|old|long|far|tall|young)|left|remaining|ages?|years|days|people|children|pupils"
+    r"\b(how (many|much (?!is\b)|old|long|far|tall|young)|left|remaining|ages?|years|months|weeks|hours|days|people|children|pupils"
     r"|friends|floor|runs|goals|points|weigh\w*|weights?|prices?|costs?|seats|euros|dollars|sales|budget|stock|scores?|km|kg)"
     r"\b",
     re.IGNORECASE,
 )
+_BEST_OF = ("maximum:", "minimum:")
+_OF_TWO = re.compile(r"\b(bigger|larger|greater|higher|smaller|lesser|lower|of the two)\b", re.IGNORECASE)
 ATTEMPTS = 40
 BLOCK = 128  # examples whose programs run in one batch; changes nothing in the stream
 
@@ -129,7 +131,7 @@ def _load(program: str) -> tuple[_Wording, ...]:
     """The wordings of a program, or of general conversation, in the order of the file.
 
     Raises:
-        TaskError: no such file, or a line without (or with more than one of) an argument's placeholder.
+        TaskError: no such file, or a line without an argument's placeholder, or with more than one of a list's.
     """
     path = PHRASINGS / f"{program}.txt"
     if program != GENERAL and program not in PARAMETERS:
@@ -141,13 +143,15 @@ def _load(program: str) -> tuple[_Wording, ...]:
     result: list[_Wording] = []
     for row, raw in enumerate(lines, 1):
         line = raw.strip()
-        if not line or line.startswith("# "):
+        if not line or (line.startswith("# ") and not line.startswith("# of ")):
             continue
         wording = _Wording(f"{program}:{len(result)}", line, tuple(_SLOT.split(line.replace("\\n", "\n"))))
         found = [slot for slot in wording.slots if slot in _ARGUMENTS]
         if program != GENERAL and (set(found) != set(PARAMETERS[program]) or found.count("numbers") > 1):
             wanted = " ".join(f"{{{name}}}" for name in PARAMETERS[program])
-            raise TaskError(f"{path.name}, line {row}: expected {wanted} (a list once), found {found or 'none'}: {line!r}")
+            raise TaskError(
+                f"{path.name}, line {row}: expected {wanted} (a list once), found {found or 'none'}: {line!r}"
+            )
         result.append(wording)
     if not result:
         raise TaskError(f"{path.name} holds no wording")
@@ -303,6 +307,18 @@ I asked {name} but got no reply.|It's for a worksheet with {x} questions.|I got 
 I already asked this {x} times.|The train to {place} is late.|There are {x} {things} on my desk, by the way.
 Ticket {y}.|Yesterday you helped me with {x} other things.|I'm on level {x}.
 """)
+#: Numbers that people put before and after a request and that are no arguments.
+NUMBERED_LEADS = _entries("""
+Q{x}:|Q{x}.|{x}.|{x})|({x})|#{x}|#{x}:|Question {x}:|Question {x}.|Problem {x}:|Problem {x}.|Exercise {x}:|Ex. {x}:|Task {x}:
+Item {x}:|[item {x}]|[{x}]|({x} points)|[{x} marks]|Step {x}:|Part {x}:|Section {x}:|No. {x}:|{x}/{y}:|Question {x} of {y}:
+Question {x}/{y}.|Quiz {x}, question {y}:|Level {x}:|Chapter {x}, exercise {y}:|v{x}:|ID {x}:|Round {x}:
+""")
+NUMBERED_TRAILS = _entries("""
+({x} points)|({x} pts)|[{x} marks]|({x} of {y})|(page {x})|(table {x}, row {y})|(level {x})|(see exercise {x})
+Answer in at most {x} words.|Use no more than {x} words.|In under {x} words, please.|You have {x} seconds.
+You get {x} points for this.|I have only {x} minutes left.|That was question {x} of {y}.|It is worth {x} points.|max {x} words
+This is my try number {x}.|It's for grade {x}.|due at {x}:{y}|I need it by {x} o'clock.|room {x}|Thanks, {x} more to go.
+""")
 _LABELS = tuple(
     entry.split()
     for entry in _entries("""
@@ -316,11 +332,33 @@ maths English science history art music sport geography
 A B C D E F G H I J K
 """)
 )
+_COUNTED_OFF = tuple(
+    zip(
+        *(
+            pair.split("/")
+            for pair in _words("""
+one/first two/second three/third four/fourth five/fifth six/sixth seven/seventh eight/eighth
+""")
+        ),
+        strict=True,
+    )
+)
+_TIMES = (
+    *(tuple(f"{word} {day}" for day in days) for word, days in zip(("on", "on", "in", "in"), _LABELS[:4], strict=True)),
+    tuple(f"in week {number}" for number in _COUNTED_OFF[0]),
+    tuple(f"in the {number} round" for number in _COUNTED_OFF[1]),
+    tuple(f"for {label}" for label in _LABELS[4]),
+    tuple(f"in {label}" for label in _LABELS[6]),
+    tuple(f"in group {label}" for label in _LABELS[7]),
+)
+"""What may follow each number of a list to say whose it is, in order."""
 _UNITS = _words("""
 kg g km m cm mm miles metres feet litres l ml minutes min h hours seconds days years euros euro € dollars pounds cents
 points pts goals votes people pages steps % percent degrees °C ° items calories kWh
 """)
-_SETS_OFF = frozenset((*(2 * mark for mark in "\"'`*_|~"), *map("".join, product("“”‘’«»", repeat=2)), "()", "[]", "><"))
+_SETS_OFF = frozenset(
+    (*(2 * mark for mark in "\"'`*_|~"), *map("".join, product("“”‘’«»", repeat=2)), "()", "[]", "><")
+)
 """What stands before and after a text in a wording that leaves no doubt where it ends."""
 _QUOTES = (("“", "”"), ("`", "`"), ("‘", "’"), ("«", "»"), ("'", "'"), ("'", "'"), ("'", "'"), *((('"', '"'),) * 7))
 
@@ -387,6 +425,8 @@ class Draw:
 
     def numbers(self, wording: _Wording) -> list[int]:
         length = self.rng.randint(*self.list_length)
+        if self.list_length[0] <= 2 and _OF_TWO.search(wording.line) and wording.identifier.startswith(_BEST_OF):
+            length = 2 if self.rng.random() < 0.7 else length
         if self.rng.random() < 0.4:  # all of about the same size, as measurements are
             count = self.rng.randint(*self.digits)
             values = [Draw(self.rng, (count, count), self.list_length).number() for _ in range(length)]
@@ -427,6 +467,11 @@ class Draw:
             weights.update(word=6, Word=2, NAME=1, WORD=1, letters=1, code=1, phrase=30, clause=20, sentence=25)
         elif re.search(r"\b(word|wrd|name|spell|spells|spelled|hangman|scrabble)\b", line):
             weights.update(phrase=1, clause=0, sentence=0, code=1)
+        if wording.identifier.startswith("text_length:") and re.search(r"\bletters\b", line):
+            # A space or a mark is a character of a text and no letter of it.
+            weights = {
+                kind: weight for kind, weight in weights.items() if kind in ("word", "Word", "NAME", "WORD", "letters")
+            }
         value = self._text_of(_weighted(rng, weights))
         if not quoted and after[:1] not in ("", "\n") and not value[-1].isalnum():
             value = value.rstrip(".!?")  # its own full stop could be taken for the wording's
@@ -544,6 +589,13 @@ def _compare(draw: Draw, wording: _Wording) -> _Values:
     values = draw.signed(wording, {"a": a, "b": b})
     if a == b and draw.rng.random() < 0.8:
         values["b"] = values["a"] = str(a)
+    if not wording.is_story and draw.rng.random() < 0.15:
+        whole = draw.rng.random() < 0.6  # the same number before the point, as in 9.9 and 9.11
+        decimals = [str(draw.up_to(999)) for _ in values]
+        values = {
+            name: f"{values['a'] if whole else value}.{decimal}"
+            for (name, value), decimal in zip(values.items(), decimals, strict=True)
+        }
     return values
 
 
@@ -679,6 +731,7 @@ _ARGUMENT_DRAWERS: dict[str, Callable[[Draw, _Wording], _Values]] = {
     "evaluate": _expression,
     GENERAL: _anything,
 }
+_ALTERNATIVES = {"maximum", "minimum"}
 _STORY_LISTS = {"sum_numbers", "maximum", "minimum", "mean", "count_numbers", "sort_ascending", "sort_descending"}
 _TEXT_RESULTS = {"reverse_text", "compare", "is_prime", "sort_ascending", "sort_descending", "reverse_list"}
 
@@ -703,7 +756,7 @@ _BLOCK_STYLES = {"\n": 5.0, "- ": 2, "* ": 1, "• ": 1, ",\n": 1, "1. ": 0.4, "
 
 
 def _render_list(
-    rng: Random, numbers: list[str], before: str, after: str, owner: int, story: bool, units: bool
+    rng: Random, numbers: list[str], before: str, after: str, owner: int, story: bool, units: bool, alternatives: bool
 ) -> list[_Segment]:
     """A list as people write it: numbers are pieces of the argument, all between them is fixed."""
     code = before[-1:] in ("(", "[", "{", '"', "'") and bool(before)
@@ -734,7 +787,16 @@ def _render_list(
             rows = [((f"{lead}1. ") if i == 1 else f"\n{i}. ", number) for i, number in enumerate(numbers, 1)]
             return [segment for mark, number in rows for segment in ((mark, _FIXED), (number, owner))]
         return [(lead, _FIXED), *_joined(numbers, style, style, owner)]
-    style = _weighted(rng, _INLINE)
+    style = _weighted(
+        rng, _INLINE | ({"or": 8.0, ", or": 4.0} if alternatives else {}) | ({"-": 1.0} if positive else {})
+    )
+    if style in ("or", ", or"):
+        return _joined(
+            numbers,
+            rng.choice((", ", ", ", " or ")),
+            f"{style} " if len(numbers) > 2 and "," in style else " or ",
+            owner,
+        )
     if style in ("[]", "()", "{}", "quotes"):
         pair = '""' if style == "quotes" else style
         separator = rng.choice((", ", ", ", ",", " "))
@@ -753,7 +815,7 @@ def _unit(rng: Random) -> str:
 
 def _render_story(rng: Random, numbers: list[str], owner: int, block: bool, units: bool) -> list[_Segment]:
     """Numbers with a unit (if ``units``) or a label each: ``Mon 5, Tue 3``, ``5 kg, 3 kg``, ``$5, $3``."""
-    kinds = {"name": 3.0, "label": 3, "owner": 1}
+    kinds = {"name": 3.0, "label": 3, "owner": 1, "when": 2.5, "table": 1.5 if block else 0}
     kind = _weighted(rng, {**kinds, "unit": 4, "currency": 2, "thing": 1, "things": 1} if units else kinds)
     before, after = [""] * len(numbers), [""] * len(numbers)
     if kind == "unit":
@@ -769,13 +831,27 @@ def _render_story(rng: Random, numbers: list[str], owner: int, block: bool, unit
             rng.choice((" for {}", " from {}", " ({})")).replace("{}", name)
             for name in rng.choices(NAMES, k=len(numbers))
         ]
+    elif kind == "when" and len(numbers) <= len(_TIMES[0]):
+        times = rng.choice([times for times in _TIMES if len(times) >= len(numbers)])
+        after = [f" {time}" for time in times[: len(numbers)]]
+        if units and rng.random() < 0.6:  # the unit is said with all of them or with the first
+            unit = f" {rng.choice(THINGS)}" if rng.random() < 0.5 else _unit(rng)
+            once = rng.random() < 0.6
+            after = [unit * (not once or at == 0) + time for at, time in enumerate(after)]
     else:
-        fitting = [labels for labels in _LABELS if len(labels) >= len(numbers)] if kind == "label" else []
+        table = kind == "table"
+        labelled = kind == "label" or (table and rng.random() < 0.5)
+        fitting = [labels for labels in _LABELS if len(labels) >= len(numbers)] if labelled else []
         people = rng.sample(NAMES, len(numbers)) if len(numbers) <= len(NAMES) else rng.choices(NAMES, k=len(numbers))
         labels = rng.choice(fitting)[: len(numbers)] if fitting else people
         mark = rng.choice((" ", " ", ": ", ": ", " = ", " has " if kind == "name" else " - "))
-        before = [label + mark for label in labels]
-        if units and rng.random() < 0.15:
+        if table and rng.random() < 0.5:
+            before, after = [f"| {label} | " for label in labels], [" |"] * len(numbers)
+        elif table:
+            before = [label + rng.choice((",", "\t")) for label in labels]
+        else:
+            before = [label + mark for label in labels]
+        if units and not table and rng.random() < 0.15:
             after = [_unit(rng)] * len(numbers)
     separator = "\n" if block else rng.choice((", ", ", ", ", ", "; "))
     last = separator if block else rng.choice((separator, separator, " and ", ", and "))
@@ -838,6 +914,12 @@ def _render(
     names = PARAMETERS.get(program, ())
     segments: list[_Segment] = []
     ordinal = rng.random() < 0.8
+    # Of an argument that is said more than once, one place, drawn, counts as where it is read.
+    said: dict[str, list[int]] = {}
+    for at, part in enumerate(wording.parts):
+        if at % 2 and part in names:
+            said.setdefault(part, []).append(at)
+    owners = {rng.choice(places) if len(places) > 1 else places[0]: names.index(part) for part, places in said.items()}
     for at, part in enumerate(wording.parts):
         if at % 2 == 0:
             number = segments[-1][0] if segments else ""
@@ -848,12 +930,21 @@ def _render(
         if part in fillers:
             segments.append((fillers[part], _WORDING))
             continue
-        owner = names.index(part) if part in names else _FIXED
+        owner = owners.get(at, _FIXED)
         before = wording.parts[at - 1] or ("x" if at > 1 else "")
         after = wording.parts[at + 1] or ("x" if at + 2 < len(wording.parts) else "")
         value = values[part]
         if isinstance(value, list):
-            segments += _render_list(rng, value, before, after, owner, program in _STORY_LISTS, not wording.is_story)
+            segments += _render_list(
+                rng,
+                value,
+                before,
+                after,
+                owner,
+                program in _STORY_LISTS,
+                not wording.is_story,
+                program in _ALTERNATIVES,
+            )
         elif part == "text":
             segments += _render_text(rng, value, before, after, owner)
         elif part == "letter":
@@ -900,10 +991,17 @@ def _augment(rng: Random, segments: list[_Segment], program: str, fillers: Mappi
         ):
             result[0] = (first[0].lower() + first[1:], owner)
         result.insert(0, (lead + gap, _WORDING))
+    filled = {name: text for name, text in fillers.items() if name in ("x", "y")}
+    if rng.random() < 0.22:
+        mark = rng.choice(NUMBERED_LEADS).format(**filled)
+        result.insert(0, (mark + rng.choice((" ", " ", " ", "\n")), _WORDING))
     if rng.random() < 0.2:
         sentence = _SLOT.sub(lambda match: fillers[match[1]], rng.choice(DISTRACTIONS))
         result.insert(0, (sentence + rng.choice((" ", " ", " ", "\n")), _WORDING))
-    if rng.random() < 0.35:
+    if rng.random() < 0.12:
+        mark = rng.choice(NUMBERED_TRAILS).format(**filled)
+        result.append((("\n" if bare_text and result[-1][1] >= 0 else rng.choice((" ", " ", "\n"))) + mark, _WORDING))
+    elif rng.random() < 0.35:
         numeric = program not in _TEXT_RESULTS and rng.random() < (0.3 if program != GENERAL else 0.1)
         trail = rng.choice(NUMBER_TRAILS if numeric else TRAILS)
         last, owner = result[-1]
@@ -928,6 +1026,17 @@ def _assemble(segments: Sequence[_Segment], arguments: int) -> tuple[str, tuple[
 
 
 # ------------------------------------------------------------------------------------------------------------ generator
+
+
+_GROUPED = {program for program, names in PARAMETERS.items() if names in (("a", "b"), ("n",))}
+_IN_CODE = re.compile(r"[(\[{,=*/+^%:-]\s*$")
+
+
+def _grouped(value: str | list[str], before: str, after: str) -> str | list[str]:
+    """A number of four to six digits with a comma before the last three, where no other comma or code is beside it."""
+    if isinstance(value, list) or not value.isdecimal() or not 4 <= len(value) <= 6:
+        return value
+    return value if _IN_CODE.search(before) or after[:1] in (",", ")", "]") else f"{value[:-3]},{value[-3:]}"
 
 
 class RequestGenerator:
@@ -1054,7 +1163,10 @@ class RequestGenerator:
         return _Draft(example, program, index, attempt)
 
     def _drawn_values(self, rng: Random, program: str, wording: _Wording) -> _Values:
-        return _ARGUMENT_DRAWERS[program](Draw(rng, self.digits, self.list_length), wording)
+        values = _ARGUMENT_DRAWERS[program](Draw(rng, self.digits, self.list_length), wording)
+        if program in _GROUPED and rng.random() < 0.15:
+            return {name: _grouped(value, *wording.around(name)) for name, value in values.items()}
+        return values
 
     def _filled(self, rng: Random, program: str, wording: _Wording, values: _Values, surrounded: float) -> Example:
         taken = {text for value in values.values() for text in (value if isinstance(value, list) else [value])}

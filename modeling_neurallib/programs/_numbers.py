@@ -12,12 +12,39 @@ NO_NUMBERS = "no numbers"
 
 
 def read_number(text: str) -> str:
-    """The number that a text stands for: spaces, a sign or none, digits, spaces. An empty text if it is none."""
+    """The number that a text stands for: spaces, a sign or none, digits, spaces. An empty text if it is none.
+
+    Its digits may be in groups of three: "1,234,567".
+    """
     start = after_spaces(text, 0)
     end = len(text)
     while end > start and text[end - 1] in " \n\t":
         end -= 1
-    return number_between(text, start, end)
+    number = number_between(text, start, end)
+    if number == "":
+        whole = without_groups(text, start, end)
+        return number_between(whole, 0, len(whole))
+    return number
+
+
+def without_groups(text: str, start: int, end: int) -> str:
+    """text[start:end] without the commas before its groups of three digits. An empty text if it has no such groups."""
+    comma = start
+    while comma < end and text[comma] != ",":
+        comma += 1
+    # The first group has one to three digits, and a sign or none.
+    digits = comma - start
+    if start < end and not "0" <= text[start] <= "9":
+        digits -= 1
+    if comma == end or digits < 1 or digits > 3:
+        return ""
+    whole = text[start:comma]
+    while comma < end:
+        if text[comma] != "," or comma + 4 > end or after_digits(text, comma + 1) != min(comma + 4, end):
+            return ""
+        whole += text[comma + 1 : comma + 4]
+        comma += 4
+    return whole
 
 
 def number_between(text: str, start: int, end: int) -> str:

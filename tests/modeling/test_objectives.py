@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from neurallib.modeling_neurallib.dense_objective import DenseObjectiveError, soft_copy
 from neurallib.modeling_neurallib.labelling import argument_texts
-from neurallib.modeling_neurallib.objective import number_pieces, pieces_text, proposals, search
+from neurallib.modeling_neurallib.objective import longer_numbers, number_pieces, pieces_text, proposals, search
 from torch.nn.functional import one_hot
 from transformers import LlamaForCausalLM
 
@@ -161,6 +161,32 @@ def test_search_finds_the_call_and_the_spurious_one(tiny_library: Any) -> None:
         for one in search(tiny_library, programs, text, "4", 500)
     }
     assert found == {(tiny_library.name, "add"), (tiny_library.name, "double")}
+
+
+@pytest.mark.parametrize(
+    ("text", "longer"),
+    [
+        ("9.11 and 1,234,567 or 12.", ["9.11", "1,234,567"]),
+        ("-9.5 < 9.6, 3", ["-9.5", "9.6"]),
+        ("1, 2. 3 v1.2", ["1.2"]),
+        ("12,45", ["12,45"]),
+        ("7", []),
+        ("", []),
+    ],
+)
+def test_points_and_commas_make_longer_numbers(text: str, longer: list[str]) -> None:
+    assert [text[start:end] for start, end in longer_numbers(text, number_pieces(text))] == longer
+
+
+def test_longer_numbers_are_searched(tiny_library: Any) -> None:
+    """The number "1,200" as a whole, beside 1 and 200: a program of two arguments is offered both."""
+    pairs = {
+        tuple(pieces_text("1,200 + 3", one) for one in labelling)
+        for kind in proposals("1,200 + 3", 2)
+        for labelling in kind
+    }
+    assert ("1,200", "3") in pairs and ("200", "1") in pairs
+    assert ("1,200", "200") not in pairs
 
 
 @given(st.lists(st.integers(0, 99), min_size=1, max_size=5), st.integers(0, 198))

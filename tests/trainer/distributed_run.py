@@ -26,7 +26,7 @@ def step(folder: Path, cached: bool) -> None:
     """Writes what plain gradient descent with rate 1 takes away from each trained parameter: its gradient."""
     tokenizer = make_tokenizer()
     torch.manual_seed(1)
-    heads = {**TINY_HEADS, "head_dropout": 0.0}
+    heads = {**TINY_HEADS, "head_dropout": 0.0, "reader_dropout": 0.0}
     model = NeuralLibForCausalLM.from_llama(
         make_base(tokenizer), compile_library(str(TINY_PROGRAMS)), tokenizer=tokenizer, heads=heads
     )

@@ -53,7 +53,7 @@ def test_two_processes_have_the_gradients_of_one(tmp_path: Path) -> None:
 def recipe(tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any, tmp_path: Path) -> Path:
     """For all four rows in each step, however many processes share them."""
     tiny_model.computer.selector.no_call.bias.data.zero_()
-    tiny_model.config.head_dropout = 0.0
+    tiny_model.config.head_dropout = tiny_model.config.reader_dropout = 0.0
     tiny_model.save_pretrained(tmp_path / "base")
     tiny_tokenizer.save_pretrained(tmp_path / "base")
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))

@@ -50,7 +50,7 @@ def check(example: Example) -> None:
             assert len(texts) == 1
         owned += [position for start, end in pieces for position in range(start, end)]
     assert len(owned) == len(set(owned)), example
-    assert not re.search(r"\{(a|b|n|numbers|text|letter|expression|name2?|things|place|x|y)\}", example.prompt), example
+    assert not re.search(r"(?<![_^])\{(a|b|n|numbers|text|letter|expression|name2?|things|place|x|y)\}", example.prompt), example
 
 
 def test_spans_and_balance():
@@ -158,10 +158,47 @@ def test_a_line_without_its_placeholder_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(tasks, "PHRASINGS", tmp_path)
     tasks._load.cache_clear()
     try:
-        with pytest.raises(TaskError, match=r"add\.txt, line 3: expected \{a\} \{b\} once each"):
+        with pytest.raises(TaskError, match=r"add\.txt, line 3: expected \{a\} \{b\} \(a list once\), found"):
             wordings("add")
     finally:
         tasks._load.cache_clear()
+
+
+def only(monkeypatch, program, line, seed=0, count=60):
+    """Requests by one wording."""
+    wording = tasks._Wording(f"{program}:0", line, tuple(tasks._SLOT.split(line)))
+    monkeypatch.setattr(tasks, "_select", lambda *_: (wording,))
+    return list(RequestGenerator(seed, programs=[program]).examples(count, general_share=0))
+
+
+def test_an_argument_said_twice_is_one_argument_read_at_one_of_its_places(monkeypatch):
+    examples = only(monkeypatch, "power", "{b} wheels with {a} letters, so {a} to the power {b}. What is it?")
+    for example in examples:
+        check(example)
+        a, b = example.arguments
+        assert f"{a} to the power {b}" in example.prompt or f"{a} TO THE POWER {b}" in example.prompt
+        assert example.answer == str(int(a.replace(",", "")) ** int(b))
+    places = {example.prompt.index("wheels") < example.spans[0][0][0] - 12 for example in examples}
+    assert places == {True, False}, "each of the places is drawn"
+
+
+def test_numbers_in_groups_of_three_and_with_decimals(monkeypatch):
+    examples = only(monkeypatch, "add", "What is {a} plus {b}?", count=400)
+    grouped = [example for example in examples if "," in "".join(example.arguments)]
+    assert grouped
+    assert all(re.fullmatch(r"\d,\d{3}|-?\d+", text) for example in grouped for text in example.arguments)
+    for example in grouped:
+        assert int(example.answer) == sum(int(text.replace(",", "")) for text in example.arguments)
+    assert not any("," in "".join(e.arguments) for e in only(monkeypatch, "add", "add({a}, {b})", count=200))
+    compared = only(monkeypatch, "compare", "How does {a} compare with {b}?", count=200)
+    assert any("." in "".join(example.arguments) for example in compared)
+    for example in compared:
+        check(example)
+
+
+def test_letters_are_asked_of_words_without_spaces(monkeypatch):
+    examples = only(monkeypatch, "text_length", "How many letters are in {text}?", count=200)
+    assert all(example.arguments[0].isalpha() for example in examples)
 
 
 # ------------------------------------------------------------------------------------- answers of the standard library
@@ -195,7 +232,8 @@ def oracle(program: str, arguments: tuple[str, ...]) -> object:
             "mean": Fraction(sum(numbers), len(numbers)),
             "count_numbers": len(numbers),
         }[program]
-    a, b = (*map(int, arguments), 0)[:2]
+    numbers = [Fraction(text.replace(",", "")) for text in arguments]
+    a, b = (*(int(number) if number.denominator == 1 else number for number in numbers), 0)[:2]
     if program == "fibonacci":
         first, second = 0, 1
         for _ in range(a):

@@ -59,7 +59,7 @@ def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 def fresh(model: NeuralLibForCausalLM, dropout: float = 0.0) -> NeuralLibForCausalLM:
     """The same model as another object: accelerate prepares each but once, whatever the next Trainer asks for."""
     config = copy.deepcopy(model.config)
-    config.head_dropout = dropout
+    config.head_dropout = config.reader_dropout = dropout
     other = NeuralLibForCausalLM(config)
     other.load_state_dict(model.state_dict())
     return other
