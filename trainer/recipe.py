@@ -22,6 +22,12 @@ from .tasks import PARAMETERS
 STANDARD = "standard"
 """Name of the library that the package ships."""
 
+CHANGING = (
+    "epochs", "batch_size", "learning_rate", "weight_decay", "warmup", "prompt_weight", "stretch", "tempering",
+    "weigh_explanations", "arguments",
+)  # fmt: skip
+"""Keys of a recipe in which the runs of ``then`` may differ, beside arguments of training."""
+
 
 RENAMED = {
     "gradient_checkpointing": "activation_checkpointing",
@@ -55,6 +61,10 @@ class Recipe:
         stretch: how much longer than they are lists look while training, at most: see ``lengthened`` in ``objective.py``.
             tempering: see :class:`NeuralLibTrainingArguments`.
         heads: fields of ``NeuralLibConfig`` that shape the heads.
+        then: what comes after, of heads on generated requests: for each further run, the keys in which it differs. It goes on from
+            the heads of the one before, over the same conversations.
+        weigh_explanations: before a run the heads of ``start_from`` read all explanations of the lessons, and steps in which
+            nothing is read take their word: see ``Explanation.read``.
         start_from: a folder of trained heads (``heads`` of another run) to go on from, with what LoRA added to their backbone.
         seed, epochs, batch_size, learning_rate, weight_decay, warmup: of the optimisation.
         library: "standard", or a folder or Hub id of another.
@@ -82,6 +92,8 @@ class Recipe:
     stretch: float = 10.0
     tempering: float = 0.0
     heads: dict[str, Any] = field(default_factory=dict)
+    then: list[dict[str, Any]] = field(default_factory=list)
+    weigh_explanations: bool = False
     start_from: str | None = None
     seed: int = 0
     epochs: float = 6.0
@@ -117,6 +129,19 @@ class Recipe:
             if not equals:
                 raise RecipeError(f"an override has the form key=value, found {override!r}")
             values[key] = yaml.safe_load(value)
+        recipe = cls(**cls._checked(values))
+        for changes in recipe.then:
+            cls._checked(changes)
+        return recipe
+
+    @classmethod
+    def _checked(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Keys and values as the constructor takes them, those of the training's arguments among ``arguments``.
+
+        Raises:
+            RecipeError: an unknown key, or a value of another type.
+        """
+        values = dict(values)
         fields = {f.name: f for f in dataclasses.fields(cls)}
         others = {f.name for f in dataclasses.fields(NeuralLibTrainingArguments) if f.init} - {"output_dir"}
         values = {_as_installed(key, others): value for key, value in values.items()}
@@ -134,14 +159,40 @@ class Recipe:
             default = getattr(cls(), key)
             accepts: tuple[type, ...] = (int, float) if isinstance(default, float) else (type(default),)
             accepts = (str, float, int) if key == "supervision" else accepts
-            accepts = {"data": (str,), "validation_data": (str,), "start_from": (str,), "peft": (dict,)}.get(key, accepts)
+            accepts = {"data": (str,), "validation_data": (str,), "start_from": (str,), "peft": (dict,)}.get(
+                key, accepts
+            )
             if value is None and default is None:
                 continue
             if isinstance(value, str) and float in accepts and str not in accepts:
                 values[key] = _number(value)
             if not isinstance(values[key], accepts) or (isinstance(value, bool) and bool not in accepts):
                 raise RecipeError(f"{key} must be {' or '.join(t.__name__ for t in accepts)}, found {value!r}")
-        return cls(**values)
+        return values
+
+    def parts(self) -> list[Recipe]:
+        """The runs that this recipe is made of, one after another: itself, or, with ``then``, as many as that and one.
+
+        The last one's folder is the recipe's; those before have folders in it.
+
+        Raises:
+            RecipeError: ``then`` changes what all runs share.
+        """
+        folders = [str(Path(self.output) / f"part-{number}") for number in range(1, 1 + len(self.then))]
+        first, *others = [*folders, self.output]
+        parts = [dataclasses.replace(self, then=[], output=first)]
+        for number, (changes, folder) in enumerate(zip(self.then, others, strict=True), 1):
+            for key in changes:
+                if key in {f.name for f in dataclasses.fields(self)} - set(CHANGING):
+                    raise RecipeError(
+                        f"then, run {number + 1}: {key!r} is the same in all runs; they differ in {', '.join(CHANGING)}"
+                    )
+            told = self._checked(changes)
+            arguments = {**self.arguments, **told.pop("arguments")}
+            before = str(Path(parts[-1].output) / "heads")
+            shared = dataclasses.replace(self, then=[], heads={}, start_from=before, output=folder, arguments=arguments)
+            parts.append(dataclasses.replace(shared, **told))
+        return parts
 
     def training_arguments(self, output: str | Path) -> NeuralLibTrainingArguments:
         """The arguments of training with checkpoints in ``output``.
@@ -221,7 +272,9 @@ def _fitting(key: str, value: Any, hint: Any) -> Any:
     Raises:
         RecipeError: it is of another type than the argument, if that is a plain one.
     """
-    kinds = [get_origin(kind) or kind for kind in (get_args(hint) if get_origin(hint) in (Union, UnionType) else [hint])]
+    kinds = [
+        get_origin(kind) or kind for kind in (get_args(hint) if get_origin(hint) in (Union, UnionType) else [hint])
+    ]
     if not all(kind in PLAIN for kind in kinds) or key == "supervision":
         return value
     if isinstance(value, str) and float in kinds and str not in kinds:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from accelerate.utils import gather_object
 from transformers import AutoTokenizer, PreTrainedConfig
 
 from ..modeling_neurallib.library import NeuralLibrary
@@ -19,7 +20,7 @@ from ..modeling_neurallib.programs import standard_library
 from ..modeling_neurallib.sharing import RECORD, UNTRAINED_BIAS
 from .arguments import NeuralLibTrainingArguments
 from .checkpoints import STAGE, last_checkpoint, put_back, put_in_place, said_clearly
-from .lessons import Lessons, lessons_of, with_features, written_whole
+from .lessons import Lessons, lessons_of, weighed, with_features, written_whole
 from .outcomes import decided
 from .own_data import load_rows
 from .recipe import STANDARD, Recipe, RecipeError
@@ -35,12 +36,35 @@ def train(recipe_path: str | Path, overrides: Iterable[str] = (), resume: bool =
     """Train by a recipe; continues from the last checkpoint in the output folder.
 
     On generated requests the heads, and what LoRA adds to the backbone, come to lie in ``heads``; the model or the adapter in
-    ``model``.
+    ``model``. The runs before the last one of a recipe with ``then`` have folders of their own, ``part-1`` and so on; one that
+    has its heads is not made again.
 
     Returns:
         what was measured, also written to ``report.json`` beside them.
     """
     recipe = Recipe.load(recipe_path, overrides)
+    report: dict[str, Any] = {}
+    for part in recipe.parts():
+        if part.output != recipe.output and resume and _is_made(part):
+            continue
+        report = _follow(part, recipe, resume)
+    return report
+
+
+def _is_made(part: Recipe) -> bool:
+    """Whether a run that others go on from has its heads.
+
+    Raises:
+        RecipeError: it has those of another recipe.
+    """
+    made = _json_of(Path(part.output) / "heads" / "heads_config.json")
+    if made and made["report"]["recipe"] != json.loads(json.dumps(dataclasses.asdict(part))):
+        raise RecipeError(f"{part.output} was trained by another recipe: remove it, or choose another output")
+    return bool(made)
+
+
+def _follow(recipe: Recipe, whole: Recipe, resume: bool) -> dict[str, Any]:
+    """One run of a recipe, which is the ``whole`` or a part of it."""
     output = Path(recipe.output)
     output.mkdir(parents=True, exist_ok=True)
     # Set before anything starts the threads that would not hear of it later: see NeuralLibTrainer.train.
@@ -52,9 +76,15 @@ def train(recipe_path: str | Path, overrides: Iterable[str] = (), resume: bool =
         put_back(folder)
     try:
         with said_clearly("the run", output / "checkpoints"):
-            frozen = arguments.train in (None, *FROZEN) and arguments.estimator == "marginal" and arguments.cached_features
+            frozen = (
+                arguments.train in (None, *FROZEN) and arguments.estimator == "marginal" and arguments.cached_features
+            )
             if recipe.data is None and frozen and recipe.peft is None:
-                report = _train_heads(recipe, model, tokenizer, arguments, resume)
+                report = _train_heads(recipe, whole, model, tokenizer, arguments, resume)
+            elif whole.then or recipe.weigh_explanations:
+                raise RecipeError(
+                    "then and weigh_explanations are for the heads of a frozen backbone on generated requests"
+                )
             else:
                 report = _train_model(recipe, model, tokenizer, arguments, resume)
             if arguments.process_index == 0:
@@ -76,13 +106,19 @@ def model_of(recipe: Recipe) -> tuple[NeuralLibForCausalLM, Any]:
             f"start_from={recipe.start_from} has low-rank weights of its own, beside which a new adapter cannot be shipped: leave "
             "peft out, or start from heads of a frozen backbone"
         )
+    if recipe.weigh_explanations and recipe.start_from is None:
+        raise RecipeError(
+            "weigh_explanations asks the heads of start_from, and there is none: leave it out of the first run"
+        )
     if recipe.start_from is not None and (recipe.heads or recipe.library != STANDARD):
         raise RecipeError("the heads of start_from have their shape and their library: leave heads and library out")
     library = standard_library() if recipe.library == STANDARD else NeuralLibrary.from_pretrained(recipe.library)
     if recipe.start_from is not None:
         base, tokenizer = load_base(recipe.base)
         model = load_heads(base, tokenizer, Path(recipe.start_from))
-    elif Path(recipe.base).is_dir() and PreTrainedConfig.get_config_dict(recipe.base)[0].get("model_type") == "neurallib":
+    elif (
+        Path(recipe.base).is_dir() and PreTrainedConfig.get_config_dict(recipe.base)[0].get("model_type") == "neurallib"
+    ):
         model = NeuralLibForCausalLM.from_pretrained(recipe.base)
         tokenizer = AutoTokenizer.from_pretrained(recipe.base)
         if recipe.library != STANDARD:
@@ -115,15 +151,25 @@ def _hold_out(model: NeuralLibForCausalLM, programs: Sequence[str]) -> None:
 
 
 def _train_heads(
-    recipe: Recipe, model: NeuralLibForCausalLM, tokenizer: Any, arguments: NeuralLibTrainingArguments, resume: bool
+    recipe: Recipe,
+    whole: Recipe,
+    model: NeuralLibForCausalLM,
+    tokenizer: Any,
+    arguments: NeuralLibTrainingArguments,
+    resume: bool,
 ) -> dict[str, Any]:
-    """The heads, on generated requests."""
-    output = Path(recipe.output)
+    """The heads, on generated requests, which all runs of the whole recipe share."""
+    output, data = Path(recipe.output), Path(whole.output)
     model.to(arguments.device)  # type: ignore[arg-type]  # the stub of transformers
     with arguments.main_process_first():
-        lessons, left_out = lessons_of(model, tokenizer, recipe, "train", recipe.examples, output)
-        held_out, _ = lessons_of(model, tokenizer, recipe, "validation", recipe.validation, output)
-    training, validation = (with_features(part, model, recipe, output) for part in (lessons, held_out))
+        lessons, left_out = lessons_of(model, tokenizer, recipe, "train", recipe.examples, data)
+        held_out, _ = lessons_of(model, tokenizer, recipe, "validation", recipe.validation, data)
+    training, validation = (with_features(part, model, recipe, data) for part in (lessons, held_out))
+    if recipe.weigh_explanations:
+        read = dict(gather_object(weighed(training, arguments.process_index, arguments.world_size)))
+        for number, explanations in read.items():
+            lessons[number] = dataclasses.replace(lessons[number], explanations=explanations)
+        training = Lessons(lessons, training.cache, model.computer)
     torch.manual_seed(recipe.seed)  # whatever was sampled before
     trainer = NeuralLibTrainer(
         model, arguments, train_dataset=training, eval_dataset=validation, processing_class=tokenizer
@@ -135,7 +181,7 @@ def _train_heads(
         lessons=len(training),
         training=decided(Lessons(training.lessons[:400], training.cache, model.computer)),
         validation=decided(validation),
-        recipe=dataclasses.asdict(recipe),
+        recipe=dataclasses.asdict(whole if recipe.output == whole.output else recipe),
     )
     if trainer.is_world_process_zero():
         stage = output / STAGE / "heads"
@@ -144,12 +190,16 @@ def _train_heads(
             shutil.copy(Path(recipe.start_from) / LOW_RANK, stage / LOW_RANK)
         write_record(stage, _record(trainer, recipe, report["validation"]))
         put_in_place(stage, output / "heads")
+    trainer.accelerator.wait_for_everyone()  # the next run begins from them
     return report
 
 
 def _record(trainer: NeuralLibTrainer, recipe: Recipe, validation: dict[str, Any]) -> dict[str, Any]:
     """What a card tells of heads: the trainer's record, what they make of all held-out lessons, and the runs before this one."""
-    record = training_record(trainer) | {"metrics": {name: validation[name] for name in ("exact", "quiet")}, "sample_size": 0}
+    record = training_record(trainer) | {
+        "metrics": {name: validation[name] for name in ("exact", "quiet")},
+        "sample_size": 0,
+    }
     before = {} if recipe.start_from is None else _json_of(Path(recipe.start_from) / RECORD)
     steps = int(before.get("steps") or 0) + int(before.get("steps_before") or 0)
     return record | ({"steps_before": steps} if steps else {})
@@ -192,7 +242,12 @@ def _train_model(
         put_in_place(stage / "model", output / "model")
     report: dict[str, Any] = dict(data=data, validation=measured, recipe=dataclasses.asdict(recipe))
     adapter = cast(Any, trainer.model)
-    if recipe.data is None and recipe.library == STANDARD and trainer.trained == "heads+lora" and is_plain_lora(adapter):
+    if (
+        recipe.data is None
+        and recipe.library == STANDARD
+        and trainer.trained == "heads+lora"
+        and is_plain_lora(adapter)
+    ):
         record = training_record(trainer)
         if first:
             save_low_rank(adapter, stage / "heads")
