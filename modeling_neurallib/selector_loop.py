@@ -10,38 +10,21 @@ CPU where numba is installed. Everywhere else the definition runs.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .machine.native import compiled, numba
 from .selector import Selector, StateProjection
 
-try:
-    import numba
-except ImportError:
-    numba = None
+_fast = partial(compiled, fastmath={"reassoc", "contract", "nsz", "arcp"})
+"""Sums may be reassociated, so that they are made in vector registers; infinities and NaN keep their meaning."""
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function compiled by numba when it is first called, or as it is where numba is not installed."""
-    if numba is None:
-        return function
-    # Sums may be reassociated, so that they are made in vector registers; infinities and NaN keep their meaning.
-    options: dict[str, Any] = {
-        "nogil": True,
-        "error_model": "numpy",
-        "fastmath": {"reassoc", "contract", "nsz", "arcp"},
-    }
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # neither the package's folder nor the user's cache can be written
-        return numba.njit(**options)(function)
-
-
-@_compiled
+@_fast
 def _linear(flat: np.ndarray, at: int, given: np.ndarray, result: np.ndarray) -> int:
     """``result`` = weight @ given + bias, both from ``flat`` on; where they end."""
     inputs, outputs = len(given), len(result)
@@ -55,7 +38,7 @@ def _linear(flat: np.ndarray, at: int, given: np.ndarray, result: np.ndarray) ->
     return bias + outputs
 
 
-@_compiled
+@_fast
 def _norm(flat: np.ndarray, at: int, given: np.ndarray, result: np.ndarray, epsilon: np.float32) -> int:
     """``result`` = LayerNorm of ``given``, its scale and bias from ``flat`` on; where they end."""
     width = len(given)
@@ -72,7 +55,7 @@ def _norm(flat: np.ndarray, at: int, given: np.ndarray, result: np.ndarray, epsi
     return at + 2 * width
 
 
-@_compiled
+@_fast
 def _step(
     flat: np.ndarray,
     heads: int,

@@ -20,7 +20,7 @@ classical (Griewank and Walther, Evaluating Derivatives, 2008).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import fields as fields_of
 from functools import lru_cache
@@ -34,16 +34,12 @@ from torch.nn.functional import one_hot
 from ...configuration.machine_config import MachineConfig
 from .dense import DenseState, SoftProgram, check_shapes, checked_rows, first_row
 from .exact import reference_step, validated
+from .native import compiled, numba
 from .operations import CODES, JUMPS, OPERATIONS, evaluate
 from .state import GradientError, MachineError, MachineState
 
 if TYPE_CHECKING:
     from .cuda import AdjointRuns
-
-try:
-    import numba
-except ImportError:
-    numba = None
 
 Fetch = Literal["separate", "joint"]
 """How a spread program counter fetches: every field of the instruction by itself, as the paper does, or whole
@@ -64,17 +60,6 @@ into different cache sets."""
 
 LOG_BYTES = 8
 """Bytes of log a step: the address of the instruction, and the word that it overwrote."""
-
-
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function compiled by numba when it is first called, or as it is where numba is not installed."""
-    if numba is None:
-        return function
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # neither the package's folder nor the user's cache can be written
-        return numba.njit(**options)(function)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -136,7 +121,7 @@ def entries_of(instructions: np.ndarray, config: MachineConfig) -> np.ndarray:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-@_compiled
+@compiled
 def _value(kind: int, a: int, b: int, values: int) -> int:  # pragma: no cover - runs compiled
     """The word that a kind of operation computes from two words, edge values included."""
     mask, half = values - 1, values >> 1
@@ -175,7 +160,7 @@ def _value(kind: int, a: int, b: int, values: int) -> int:  # pragma: no cover -
     return (x >> y if inside else x >> 63) & mask
 
 
-@_compiled
+@compiled
 def execute(  # pragma: no cover - runs compiled
     code: np.ndarray,
     registers: np.ndarray,
@@ -277,7 +262,7 @@ def execute(  # pragma: no cover - runs compiled
     cursor[0], cursor[1], cursor[2], cursor[3], cursor[4] = pc, depth, steps, halted, deepest
 
 
-@_compiled
+@compiled
 def _rows_of_value(  # pragma: no cover - runs compiled
     kind: int, row: np.ndarray, a: int, b: int, values: int, by_a: np.ndarray, by_b: np.ndarray
 ) -> None:
@@ -340,7 +325,7 @@ def _rows_of_value(  # pragma: no cover - runs compiled
             by_b[v] = row[np.uint64(_value(kind, a, v, values))]
 
 
-@_compiled
+@compiled
 def _finite(rows: np.ndarray) -> bool:  # pragma: no cover - runs compiled
     total = 0.0
     for x in rows.flat:
@@ -348,7 +333,7 @@ def _finite(rows: np.ndarray) -> bool:  # pragma: no cover - runs compiled
     return total == 0.0
 
 
-@_compiled
+@compiled
 def _backward(  # pragma: no cover - runs compiled
     code: np.ndarray,
     slots: np.ndarray,
@@ -701,7 +686,7 @@ def _backward(  # pragma: no cover - runs compiled
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-@_compiled
+@compiled
 def _score(  # pragma: no cover - runs compiled
     registers: np.ndarray,
     memory: np.ndarray,
@@ -722,7 +707,7 @@ def _score(  # pragma: no cover - runs compiled
     return total
 
 
-@_compiled
+@compiled
 def keep_final(  # pragma: no cover - runs compiled
     registers: np.ndarray, memory: np.ndarray, cursor: np.ndarray, row: np.ndarray
 ) -> None:
@@ -732,7 +717,7 @@ def keep_final(  # pragma: no cover - runs compiled
     row[4 + len(registers) :] = memory
 
 
-@_compiled
+@compiled
 def alternatives(  # pragma: no cover - runs compiled
     code: np.ndarray,
     slots: np.ndarray,
@@ -896,7 +881,7 @@ def alternatives(  # pragma: no cover - runs compiled
     return executed, runs
 
 
-@_compiled
+@compiled
 def first_right(  # pragma: no cover - runs compiled
     code: np.ndarray,
     edits: np.ndarray,

@@ -452,15 +452,9 @@ def _interpret(  # pragma: no cover - runs compiled
 @cache
 def _native() -> Callable[..., np.ndarray] | None:
     """The compiled loop, or None without a working numba. The import waits until something runs: it takes a while."""
-    try:
-        import numba
-    except ImportError:
-        return None
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
-    try:
-        return numba.njit(cache=True, **options)(_interpret)
-    except RuntimeError:  # neither the package's folder nor the user's cache can be written
-        return numba.njit(**options)(_interpret)
+    from .native import compiled, numba
+
+    return None if numba is None else compiled(_interpret)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
