@@ -8,8 +8,8 @@ pieces of one argument. A gap keeps in mind that a list is under way, so that it
 
 ``emit`` is the score of a role for a character, 0 for "none" and gaps. The moves: to *stay* in a piece, to *leave* it, to *enter*
 one, to *pause* (piece → gap), to *hold* (gap → gap), to *resume* (gap → piece of the same argument); from none to none is free. A
-piece of another argument may follow directly (leave and enter). The roles of a labelling leave open whether what parts two
-pieces is a gap or none, so its probability is the sum of both.
+piece of another argument may follow directly (leave and enter). What parts two pieces of one argument that follow each other is a
+gap, so a labelling is one chain; :func:`decode` enters every argument once.
 
 Shapes: A arguments, C characters; potentials [..., C, A + 6], the A roles and then the moves in the order of ``MOVES``.
 
@@ -116,7 +116,7 @@ def labelling_scores(
     texts: Sequence[int],
     labellings: Sequence[Sequence[Sequence[Piece]]],
 ) -> Tensor:
-    """log Σ exp(score) of each labelling's chains, before the normalisation: [X].
+    """The score of each labelling's chain, before the normalisation: [X].
 
     Args:
         potentials: [P, C, A + 6]. counts: characters of each text. texts: which of the P texts each labelling is of.
@@ -152,10 +152,9 @@ def labelling_scores(
     owner, of, at, move = _columns(moves, 4, potentials)
     total = total.index_add(0, owner, potentials[of, at, arguments + move])
     owner, of, first, last = _columns(gaps, 4, potentials)
-    none = potentials[of, first, arguments + LEAVE] + potentials[of, last, arguments + ENTER]
     held = (sums[of, last, arguments + HOLD] - sums[of, first + 1, arguments + HOLD]).to(total)
     gap = potentials[of, first, arguments + PAUSE] + held + potentials[of, last, arguments + RESUME]
-    return total.index_add(0, owner, torch.logaddexp(none, gap))
+    return total.index_add(0, owner, gap)
 
 
 def _columns(rows: Sequence[tuple[int, ...]], width: int, like: Tensor) -> tuple[Tensor, ...]:

@@ -45,7 +45,8 @@ class Explanation:
         start: the column of the last token before the result (where the gate opens). program: index of its key.
         pieces: per argument, the character pieces copied. lead: index into ``LEADS``. length: tokens of the result, lead included.
         candidates: how many labellings there were for the program, of which this is one.
-        read: log-probability that a reader read these pieces when it was last asked; None where none was.
+        read: log-probability that these pieces were read, by a reader that was asked before (see ``weighed`` of the trainer);
+            None where none was. It does not travel with :func:`call_labels`.
     """
 
     start: int

@@ -277,7 +277,7 @@ def weighed(
     """The explanations of lessons, each with how the heads' reader reads it: the first half of a step of EM.
 
     Args:
-        process, processes: lessons process, process + processes, … are weighed.
+        process, processes: of the lessons that have explanations, every ``processes``-th from ``process`` on is weighed.
     Returns:
         numbers of lessons, and their explanations.
     """

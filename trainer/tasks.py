@@ -55,8 +55,11 @@ _COUNTED = re.compile(
     r"\b",
     re.IGNORECASE,
 )
-_BEST_OF = ("maximum:", "minimum:")
-_OF_TWO = re.compile(r"\b(bigger|larger|greater|higher|smaller|lesser|lower|of the two)\b", re.IGNORECASE)
+_BEST_OF = {"maximum", "minimum"}
+_OF_TWO = re.compile(r"\b(two|bigger|larger|greater|higher|smaller|lesser|lower)\b", re.IGNORECASE)
+_ROUNDED = re.compile(
+    r"\b(whole|full|rounded?|complete|entire|at most|integer|int|quotient|floor|div|left|remain\w*)\b|//", re.IGNORECASE
+)
 ATTEMPTS = 40
 BLOCK = 128  # examples whose programs run in one batch; changes nothing in the stream
 
@@ -119,11 +122,13 @@ class _Wording:
         named = any(slot in ("name", "things", "place") for slot in self.slots)
         return named or len(self.line) > 75 or _COUNTED.search(self.line) is not None
 
-    def around(self, slot: str) -> tuple[str, str]:
-        """The text before and after a slot; a neighbouring slot counts as a letter."""
-        at = self.parts.index(slot, 1)
-        before, after = self.parts[at - 1], self.parts[at + 1]
-        return before or ("x" if at > 1 else ""), after or ("x" if at + 2 < len(self.parts) else "")
+    def places(self, slot: str) -> list[tuple[str, str]]:
+        """The text before and after each occurrence of a slot; a neighbouring slot counts as a letter."""
+        found = []
+        for at in (at for at, part in enumerate(self.parts) if at % 2 and part == slot):
+            before, after = self.parts[at - 1], self.parts[at + 1]
+            found.append((before or ("x" if at > 1 else ""), after or ("x" if at + 2 < len(self.parts) else "")))
+        return found
 
 
 @cache
@@ -317,7 +322,7 @@ NUMBERED_TRAILS = _entries("""
 ({x} points)|({x} pts)|[{x} marks]|({x} of {y})|(page {x})|(table {x}, row {y})|(level {x})|(see exercise {x})
 Answer in at most {x} words.|Use no more than {x} words.|In under {x} words, please.|You have {x} seconds.
 You get {x} points for this.|I have only {x} minutes left.|That was question {x} of {y}.|It is worth {x} points.|max {x} words
-This is my try number {x}.|It's for grade {x}.|due at {x}:{y}|I need it by {x} o'clock.|room {x}|Thanks, {x} more to go.
+This is my try number {x}.|It's for grade {x}.|I need it by {x} o'clock.|room {x}|Thanks, {x} more to go.
 """)
 _LABELS = tuple(
     entry.split()
@@ -387,6 +392,7 @@ class Draw:
     rng: Random
     digits: tuple[int, int]
     list_length: tuple[int, int]
+    program: str = GENERAL
 
     def number(self) -> int:
         count = self.rng.randint(*self.digits)
@@ -414,19 +420,18 @@ class Draw:
         """Sometimes negative, where the wording has room for a sign."""
         result = {}
         for name, value in values.items():
-            before, after = wording.around(name)
-            room = (
-                not wording.is_story
-                and (not before or before[-1] in " \n([,=:\"'")
-                and after[:1] not in ("t", "s", "-")
+            room = not wording.is_story and all(
+                (not before or before[-1] in " \n([,=:\"'") and after[:1] not in ("t", "s", "-")
+                for before, after in wording.places(name)
             )
             result[name] = f"-{value}" if value and room and self.rng.random() < 0.15 else str(value)
         return result
 
     def numbers(self, wording: _Wording) -> list[int]:
         length = self.rng.randint(*self.list_length)
-        if self.list_length[0] <= 2 and _OF_TWO.search(wording.line) and wording.identifier.startswith(_BEST_OF):
-            length = 2 if self.rng.random() < 0.7 else length
+        of_two = _OF_TWO.search(wording.line) if self.program in _BEST_OF and self.list_length[0] <= 2 else None
+        if of_two and ("two" in of_two[0].lower() or self.rng.random() < 0.7):
+            length = 2
         if self.rng.random() < 0.4:  # all of about the same size, as measurements are
             count = self.rng.randint(*self.digits)
             values = [Draw(self.rng, (count, count), self.list_length).number() for _ in range(length)]
@@ -443,7 +448,7 @@ class Draw:
     def text(self, wording: _Wording) -> str:
         """A word, phrase, code or sentence that the wording can hold without doubt about where it ends."""
         rng = self.rng
-        before, after = wording.around("text")
+        before, after = wording.places("text")[0]
         quoted = before[-1:] + after[:1] in _SETS_OFF
         line = _SLOT.sub("", wording.line.lower())
         if "dna" in line:
@@ -467,7 +472,11 @@ class Draw:
             weights.update(word=6, Word=2, NAME=1, WORD=1, letters=1, code=1, phrase=30, clause=20, sentence=25)
         elif re.search(r"\b(word|wrd|name|spell|spells|spelled|hangman|scrabble)\b", line):
             weights.update(phrase=1, clause=0, sentence=0, code=1)
-        if wording.identifier.startswith("text_length:") and re.search(r"\bletters\b", line):
+        if (
+            self.program == "text_length"
+            and re.search(r"\bletters?\b", line)
+            and not re.search(r"\b(character|space)s?\b", line)
+        ):
             # A space or a mark is a character of a text and no letter of it.
             weights = {
                 kind: weight for kind, weight in weights.items() if kind in ("word", "Word", "NAME", "WORD", "letters")
@@ -589,11 +598,15 @@ def _compare(draw: Draw, wording: _Wording) -> _Values:
     values = draw.signed(wording, {"a": a, "b": b})
     if a == b and draw.rng.random() < 0.8:
         values["b"] = values["a"] = str(a)
-    if not wording.is_story and draw.rng.random() < 0.15:
-        whole = draw.rng.random() < 0.6  # the same number before the point, as in 9.9 and 9.11
-        decimals = [str(draw.up_to(999)) for _ in values]
+    if (
+        not wording.is_story
+        and not re.search(r"\b(whole|int|integers?)\b", wording.line, re.I)
+        and draw.rng.random() < 0.15
+    ):
+        same = draw.rng.random() < 0.6  # the same number before the point, as in 9.9 and 9.11
+        decimals = [str(draw.rng.randint(0, 999)).zfill(draw.rng.randint(1, 2)) for _ in values]
         values = {
-            name: f"{values['a'] if whole else value}.{decimal}"
+            name: f"{a if same else value}.{decimal}"
             for (name, value), decimal in zip(values.items(), decimals, strict=True)
         }
     return values
@@ -602,7 +615,11 @@ def _compare(draw: Draw, wording: _Wording) -> _Values:
 def _division(draw: Draw, wording: _Wording) -> _Values:
     rng = draw.rng
     b = draw.positive()
-    if rng.random() < 0.5:
+    # A price or a speed is not rounded down where nobody says so.
+    even = draw.program == "divide" and wording.is_story and not _ROUNDED.search(wording.line)
+    if even:
+        a = b * draw.up_to(max(1, draw.limit // b))
+    elif rng.random() < 0.5:
         a = b * draw.up_to(max(1, draw.limit // b))
         a += rng.choice((0, 0, 0, 1, 2)) if a < draw.limit - 2 else 0
     else:
@@ -731,7 +748,6 @@ _ARGUMENT_DRAWERS: dict[str, Callable[[Draw, _Wording], _Values]] = {
     "evaluate": _expression,
     GENERAL: _anything,
 }
-_ALTERNATIVES = {"maximum", "minimum"}
 _STORY_LISTS = {"sum_numbers", "maximum", "minimum", "mean", "count_numbers", "sort_ascending", "sort_descending"}
 _TEXT_RESULTS = {"reverse_text", "compare", "is_prime", "sort_ascending", "sort_descending", "reverse_list"}
 
@@ -788,7 +804,10 @@ def _render_list(
             return [segment for mark, number in rows for segment in ((mark, _FIXED), (number, owner))]
         return [(lead, _FIXED), *_joined(numbers, style, style, owner)]
     style = _weighted(
-        rng, _INLINE | ({"or": 8.0, ", or": 4.0} if alternatives else {}) | ({"-": 1.0} if positive else {})
+        rng,
+        _INLINE
+        | ({"or": 8.0, ", or": 4.0} if alternatives else {})
+        | ({"-": 1.0} if positive and len(numbers) > 2 else {}),
     )
     if style in ("or", ", or"):
         return _joined(
@@ -848,7 +867,8 @@ def _render_story(rng: Random, numbers: list[str], owner: int, block: bool, unit
         if table and rng.random() < 0.5:
             before, after = [f"| {label} | " for label in labels], [" |"] * len(numbers)
         elif table:
-            before = [label + rng.choice((",", "\t")) for label in labels]
+            comma = rng.choice((",", "\t"))
+            before = [label + comma for label in labels]
         else:
             before = [label + mark for label in labels]
         if units and not table and rng.random() < 0.15:
@@ -914,6 +934,9 @@ def _render(
     names = PARAMETERS.get(program, ())
     segments: list[_Segment] = []
     ordinal = rng.random() < 0.8
+    asks = (
+        "?" in wording.line or re.match(r"\W*(which|what)", wording.line, re.I) is not None
+    )  # "5 or 7" is no statement
     # Of an argument that is said more than once, one place, drawn, counts as where it is read.
     said: dict[str, list[int]] = {}
     for at, part in enumerate(wording.parts):
@@ -943,7 +966,7 @@ def _render(
                 owner,
                 program in _STORY_LISTS,
                 not wording.is_story,
-                program in _ALTERNATIVES,
+                program in _BEST_OF and asks,
             )
         elif part == "text":
             segments += _render_text(rng, value, before, after, owner)
@@ -991,8 +1014,8 @@ def _augment(rng: Random, segments: list[_Segment], program: str, fillers: Mappi
         ):
             result[0] = (first[0].lower() + first[1:], owner)
         result.insert(0, (lead + gap, _WORDING))
-    filled = {name: text for name, text in fillers.items() if name in ("x", "y")}
-    if rng.random() < 0.22:
+    filled = dict(zip("xy", sorted((fillers["x"], fillers["y"]), key=int), strict=True))
+    if rng.random() < 0.22 and result[0][1] == _WORDING:  # not before a bare number, which it would run into
         mark = rng.choice(NUMBERED_LEADS).format(**filled)
         result.insert(0, (mark + rng.choice((" ", " ", " ", "\n")), _WORDING))
     if rng.random() < 0.2:
@@ -1032,11 +1055,12 @@ _GROUPED = {program for program, names in PARAMETERS.items() if names in (("a", 
 _IN_CODE = re.compile(r"[(\[{,=*/+^%:-]\s*$")
 
 
-def _grouped(value: str | list[str], before: str, after: str) -> str | list[str]:
+def _grouped(value: str | list[str], places: Sequence[tuple[str, str]]) -> str | list[str]:
     """A number of four to six digits with a comma before the last three, where no other comma or code is beside it."""
     if isinstance(value, list) or not value.isdecimal() or not 4 <= len(value) <= 6:
         return value
-    return value if _IN_CODE.search(before) or after[:1] in (",", ")", "]") else f"{value[:-3]},{value[-3:]}"
+    in_code = any(_IN_CODE.search(before) or after[:1] in (",", ")", "]") for before, after in places)
+    return value if in_code else f"{value[:-3]},{value[-3:]}"
 
 
 class RequestGenerator:
@@ -1163,9 +1187,9 @@ class RequestGenerator:
         return _Draft(example, program, index, attempt)
 
     def _drawn_values(self, rng: Random, program: str, wording: _Wording) -> _Values:
-        values = _ARGUMENT_DRAWERS[program](Draw(rng, self.digits, self.list_length), wording)
+        values = _ARGUMENT_DRAWERS[program](Draw(rng, self.digits, self.list_length, program), wording)
         if program in _GROUPED and rng.random() < 0.15:
-            return {name: _grouped(value, *wording.around(name)) for name, value in values.items()}
+            return {name: _grouped(value, wording.places(name)) for name, value in values.items()}
         return values
 
     def _filled(self, rng: Random, program: str, wording: _Wording, values: _Values, surrounded: float) -> Example:

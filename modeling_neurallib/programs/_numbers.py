@@ -14,7 +14,7 @@ NO_NUMBERS = "no numbers"
 def read_number(text: str) -> str:
     """The number that a text stands for: spaces, a sign or none, digits, spaces. An empty text if it is none.
 
-    Its digits may be in groups of three: "1,234,567".
+    The digits may be in groups of three: "1,234,567".
     """
     start = after_spaces(text, 0)
     end = len(text)
@@ -22,26 +22,26 @@ def read_number(text: str) -> str:
         end -= 1
     number = number_between(text, start, end)
     if number == "":
-        whole = without_groups(text, start, end)
-        return number_between(whole, 0, len(whole))
+        digits = without_groups(text[start:end])
+        return number_between(digits, 0, len(digits))
     return number
 
 
-def without_groups(text: str, start: int, end: int) -> str:
-    """text[start:end] without the commas before its groups of three digits. An empty text if it has no such groups."""
-    comma = start
-    while comma < end and text[comma] != ",":
-        comma += 1
-    # The first group has one to three digits, and a sign or none.
-    digits = comma - start
-    if start < end and not "0" <= text[start] <= "9":
-        digits -= 1
-    if comma == end or digits < 1 or digits > 3:
-        return ""
-    whole = text[start:comma]
-    while comma < end:
-        if text[comma] != "," or comma + 4 > end or after_digits(text, comma + 1) != min(comma + 4, end):
-            return ""
+def without_groups(text: str) -> str:
+    """A number without the commas before its groups of three digits; any other text as it is.
+
+    "0,125" has no groups: its comma is that of a decimal.
+    """
+    start = 0
+    if text != "" and (text[0] == "-" or text[0] == "+"):
+        start = 1
+    comma = after_digits(text, start)
+    if comma == len(text) or comma == start or comma > start + 3 or text[start] == "0":
+        return text
+    whole = text[:comma]
+    while comma < len(text):
+        if text[comma] != "," or after_digits(text, comma + 1) != comma + 4:
+            return text
         whole += text[comma + 1 : comma + 4]
         comma += 4
     return whole

@@ -1,6 +1,7 @@
 """Arithmetic on whole numbers of any length, given and returned as decimal text.
 
-A number is digits with an optional sign (+ or -) and spaces around it; other text gives "not a number".
+A number is digits with an optional sign (+ or -) and spaces around it, as in "-7", "1250" or "1,250"; other text gives "not a
+number".
 """
 
 from __future__ import annotations
@@ -15,7 +16,17 @@ from ._limbs import (
     signed_text,
     text_of,
 )
-from ._numbers import NOT_A_NUMBER, compare_numbers, negated, read_number, small_integer, sum_of
+from ._numbers import (
+    NOT_A_NUMBER,
+    compare_numbers,
+    negated,
+    number_between,
+    read_number,
+    small_integer,
+    sum_of,
+    without_groups,
+)
+from ._text import after_spaces
 
 DIVISION_BY_ZERO = "division by zero"
 NOT_WHOLE = "not a whole number"
@@ -129,8 +140,10 @@ def compare(a: str, b: str) -> str:
     Numbers may have decimals: 9.9 is greater than 9.11.
     """
     places = max(_places(a), _places(b))
-    x = read_number(_scaled(a, places))
-    y = read_number(_scaled(b, places))
+    scaled_a = _scaled(a, places)
+    scaled_b = _scaled(b, places)
+    x = number_between(scaled_a, 0, len(scaled_a))
+    y = number_between(scaled_b, 0, len(scaled_b))
     if x == "" or y == "":
         return NOT_A_NUMBER
     order = compare_numbers(x, y)
@@ -164,13 +177,14 @@ def _places(text: str) -> int:
 
 def _scaled(text: str, places: int) -> str:
     """A number with decimals, times 10 to the power of ``places``; no number if there is nothing behind its point."""
+    start = after_spaces(text, 0)
     point = _point(text)
-    if point == len(text):
-        return text[: _end(text)] + _zeros(text, places)
     end = _end(text)
+    if point == len(text):
+        return without_groups(text[start:end]) + _zeros(text, places)
     if point + 1 >= end or not "0" <= text[point + 1] <= "9":
         return ""
-    return text[:point] + text[point + 1 : end] + _zeros(text, places - (end - point - 1))
+    return without_groups(text[start:point]) + text[point + 1 : end] + _zeros(text, places - (end - point - 1))
 
 
 def _zeros(text: str, count: int) -> str:

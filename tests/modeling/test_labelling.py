@@ -72,6 +72,19 @@ def roles(chain: Chain, arguments: int) -> Chain:
     return tuple(state if state <= arguments else 0 for state in chain)
 
 
+def is_of_a_labelling(chain: Chain, arguments: int) -> bool:
+    """Whether a gap, and nothing else, parts pieces of one argument that follow each other."""
+    last, apart = 0, False
+    for state in chain:
+        if 0 < state <= arguments:
+            if state == last and apart:
+                return False
+            last, apart = state, False
+        elif state == 0:
+            apart = True
+    return True
+
+
 def times_entered(chain: Chain, role: int, arguments: int) -> int:
     """How often a chain comes into pieces of a role from elsewhere than that role's pieces and gaps."""
     own = (role, arguments + role)
@@ -101,9 +114,11 @@ def test_sums_marginals_and_scores_are_those_of_all_chains(seed: int, count: int
     assert float(partition[0]) == pytest.approx(float(values.logsumexp(0)))
 
     marginals = torch.zeros(count, 1 + arguments, dtype=torch.float64)
-    by_labelling: dict[Chain, list[float]] = {}
+    by_labelling: dict[Chain, float] = {}
     for (chain, value), weight in zip(found.items(), values.softmax(0), strict=True):
-        by_labelling.setdefault(roles(chain, arguments), []).append(value)
+        if is_of_a_labelling(chain, arguments):
+            assert roles(chain, arguments) not in by_labelling, "a labelling is one chain"
+            by_labelling[roles(chain, arguments)] = value
         for place, role in enumerate(roles(chain, arguments)):
             marginals[place, role] += weight
     torch.testing.assert_close(role_probabilities(potentials[0], arguments), marginals)
@@ -112,12 +127,11 @@ def test_sums_marginals_and_scores_are_those_of_all_chains(seed: int, count: int
     scored = labelling_scores(
         potentials, [count], arguments, [0] * len(labellings), [pieces_of(one, arguments) for one in labellings]
     )
-    wanted = [float(torch.tensor(by_labelling[one], dtype=torch.float64).logsumexp(0)) for one in labellings]
-    assert scored.tolist() == pytest.approx(wanted)
-    assert float((scored - partition).exp().sum()) == pytest.approx(1.0)
+    assert scored.tolist() == pytest.approx([by_labelling[one] for one in labellings])
+    assert float((scored - partition).exp().sum()) <= 1.0 + 1e-9
 
 
-@given(**shapes)
+@given(seed=st.integers(0, 2**31), count=st.integers(1, 4), arguments=st.integers(1, 3))
 @settings(max_examples=40, deadline=None)
 def test_decoding_finds_the_best_chain_that_enters_every_argument_once(seed: int, count: int, arguments: int) -> None:
     potentials = drawn(seed, 1, count, arguments)[0]

@@ -165,6 +165,9 @@ def test_compare_decimals(a: object, b: object) -> None:
 @pytest.mark.parametrize(("a", "b", "expected"), [
     ("9.11", "9.9", "less"), ("2.50", " 2.5 ", "equal"), ("-0.5", "0", "less"), ("5.", "5", "not a number"),
     (".", "1", "not a number"), ("", "", "not a number"), ("1.2.3", "1", "not a number"), ("3", "", "not a number"),
+    ("1,250", "1250", "equal"), ("1,250.5", "1,250.25", "greater"), ("-1,250", "3.5", "less"), ("1,25", "3.5", "not a number"),
+    ("12,45", "3.5", "not a number"), ("1,2.5", "3.25", "not a number"), ("1.234,567", "1", "not a number"),
+    ("  ", "1.5", "not a number"),
     ("-", "1.5", "not a number"), ("1.-5", "1", "not a number"), ("x", "0.1", "not a number"),
 ])  # fmt: skip
 def test_compare_odd_texts(a: str, b: str, expected: str) -> None:
@@ -284,7 +287,16 @@ def test_evaluate_special_cases(text: str, expected: str) -> None:
     check("evaluate", text, expected=expected)
 
 
-@pytest.mark.parametrize("text", ["", "x", "1 2", "--1", "- 1", "1e5", "1,000", "٣", "5-", "+", "−5"])
+@quick
+@given(st.integers(-(10**15), 10**15), st.integers(-(10**15), 10**15))
+def test_numbers_may_be_in_groups_of_three(a: int, b: int) -> None:
+    check("add", f"{a:,}", f" {b:,}", expected=str(a + b))
+    check("compare", f"{a:,}.5", f"{b:,}", expected="greater" if a + (0.5 if a >= 0 else -0.5) > b else "less")
+
+
+@pytest.mark.parametrize("text", [
+    "", "x", "1 2", "--1", "- 1", "1e5", "1,00", "0,125", "01,250", "1,2500", ",125", "1,234,", "1,,234", "1 ,234", "٣", "5-", "+", "−5",
+])  # fmt: skip
 @pytest.mark.parametrize("program", ["add", "multiply", "divide", "remainder", "power", "subtract"])
 def test_what_is_not_a_number(program: str, text: str) -> None:
     check(program, text, "1", expected="not a number")
