@@ -3,11 +3,11 @@
     python benchmarks/held_out_programs.py train --output runs/held-out-first [--recipe R.yaml] first [key=value …]
     python benchmarks/held_out_programs.py measure --output runs/held-out-first [--device cuda]
 
-``train`` follows a recipe with six programs held out (``first`` or ``second``, chosen before any result was seen); it goes on
-from its last checkpoint, and does nothing where the heads lie in the output folder. A GPU is used where there is one. ``measure``
-needs of that folder only ``heads``. It enables the held-out programs and asks for them, and for the others, by wordings of the
-validation split, which no training saw. Selected means: the gate opens at the end of the prompt, and of all programs the model
-calls the one that the request is for; exact, that the result is right.
+``train`` makes the first run of a recipe with six programs held out (``first`` or ``second``, chosen before any result was seen);
+it goes on from its last checkpoint, and does nothing where the heads lie in the output folder. A GPU is used where there is one.
+``measure`` needs of that folder only ``heads``. It enables the held-out programs and asks for them, and for the others, by
+wordings of the validation split, which no training saw. Selected means: the gate opens at the end of the prompt, and of all
+programs the model calls the one that the request is for; exact, that the result is right.
 
 With n examples of each held-out program only the offsets of the held-out programs' keys are tuned, on the CPU; other keys stay,
 to the last bit. The examples have wordings of the training split. ``answers``: nothing but the answers is told, and the calls
@@ -333,7 +333,7 @@ def main() -> None:
             print(f"{arguments.output} has its heads already")
             return
         held_out = f"held_out_programs=[{', '.join(HELD_OUT[arguments.which])}]"
-        report = train(arguments.recipe, [held_out, f"output={arguments.output}", *arguments.overrides])
+        report = train(arguments.recipe, [held_out, "then=[]", f"output={arguments.output}", *arguments.overrides])
         print(json.dumps({name: report["validation"].get(name) for name in ("exact", "selected", "read", "quiet")}))
         return
     print(table(measure(arguments)))

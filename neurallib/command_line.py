@@ -704,9 +704,17 @@ def train(
     except KeyboardInterrupt:
         from .trainer.checkpoints import last_checkpoint
         from .trainer.recipe import Recipe
+        from .trainer.runs import is_made
 
-        last = last_checkpoint(Path(Recipe.load(recipe, list(overrides or [])).output) / "checkpoints")
-        goes_on = "begins again: no checkpoint was saved yet" if last is None else f"goes on from {last.name}"
+        parts = Recipe.load(recipe, list(overrides or [])).parts()
+        number = next((i for i, part in enumerate(parts[:-1]) if not is_made(part)), len(parts) - 1)
+        last = last_checkpoint(Path(parts[number].output) / "checkpoints")
+        run = f" run {number + 1} of {len(parts)}" if len(parts) > 1 else ""
+        goes_on = (
+            f"goes on from {last.name}{run and f',{run}'}"
+            if last
+            else f"begins{run} again: no checkpoint was saved yet"
+        )
         typer.echo(f"neurallib: interrupted; the same command {goes_on}", err=True)
         raise typer.Exit(130) from None
     if os.environ.get("RANK", "0") == "0":  # of the processes of a launcher the first one speaks

@@ -5,8 +5,10 @@ Beside its own keys a recipe has those of :class:`NeuralLibTrainingArguments`, a
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
+import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -28,6 +30,18 @@ CHANGING = (
 )  # fmt: skip
 """Keys of a recipe in which the runs of ``then`` may differ, beside arguments of training."""
 
+GOING_BEFORE = {
+    "epochs": ("num_train_epochs", "max_steps"),
+    "batch_size": ("per_device_train_batch_size",),
+    "warmup": ("warmup_steps", "warmup_ratio"),
+}
+"""Keys of a recipe → arguments of training that go before them; those of other keys have the key's name."""
+
+WITHOUT_EFFECT = (
+    "log", "save_", "sample_", "report_to", "disable_tqdm", "run_name", "project", "trackio_", "push_to_hub", "hub_", "use_cpu",
+    "ddp_",
+)  # fmt: skip
+"""How arguments of training begin on which the outcome of a run does not depend."""
 
 RENAMED = {
     "gradient_checkpointing": "activation_checkpointing",
@@ -61,8 +75,8 @@ class Recipe:
         stretch: how much longer than they are lists look while training, at most: see ``lengthened`` in ``objective.py``.
             tempering: see :class:`NeuralLibTrainingArguments`.
         heads: fields of ``NeuralLibConfig`` that shape the heads.
-        then: what comes after, of heads on generated requests: for each further run, the keys in which it differs. It goes on from
-            the heads of the one before, over the same conversations.
+        then: what comes after, of heads on generated requests: for each further run, the keys in which it differs from
+            the first. It goes on from the heads of the one before, over the same conversations.
         weigh_explanations: before a run the heads of ``start_from`` read all explanations of the lessons, and steps in which
             nothing is read take their word: see ``Explanation.read``.
         start_from: a folder of trained heads (``heads`` of another run) to go on from, with what LoRA added to their backbone.
@@ -130,8 +144,7 @@ class Recipe:
                 raise RecipeError(f"an override has the form key=value, found {override!r}")
             values[key] = yaml.safe_load(value)
         recipe = cls(**cls._checked(values))
-        for changes in recipe.then:
-            cls._checked(changes)
+        recipe.parts()
         return recipe
 
     @classmethod
@@ -145,7 +158,10 @@ class Recipe:
         fields = {f.name: f for f in dataclasses.fields(cls)}
         others = {f.name for f in dataclasses.fields(NeuralLibTrainingArguments) if f.init} - {"output_dir"}
         values = {_as_installed(key, others): value for key, value in values.items()}
-        given = {_as_installed(key, others): value for key, value in (values.pop("arguments", None) or {}).items()}
+        arguments = values.pop("arguments", None) or {}
+        if not isinstance(arguments, dict):
+            raise RecipeError(f"arguments must be a mapping of keys to values, found {arguments!r}")
+        given = {_as_installed(key, others): value for key, value in arguments.items()}
         given |= {key: values.pop(key) for key in list(values) if key in others and key not in fields}
         values["arguments"] = given
         for key, valid in [*((key, [*fields, *others]) for key in values), *((key, [*others]) for key in given)]:
@@ -176,23 +192,39 @@ class Recipe:
         The last one's folder is the recipe's; those before have folders in it.
 
         Raises:
-            RecipeError: ``then`` changes what all runs share.
+            RecipeError: ``then`` changes what all runs share, or has an unknown key or a value of another type.
         """
         folders = [str(Path(self.output) / f"part-{number}") for number in range(1, 1 + len(self.then))]
         first, *others = [*folders, self.output]
         parts = [dataclasses.replace(self, then=[], output=first)]
         for number, (changes, folder) in enumerate(zip(self.then, others, strict=True), 1):
+            if not isinstance(changes, dict):
+                raise RecipeError(
+                    f"then, run {number + 1}: must be a mapping of keys to values, found {changes!r}; as in {{epochs: 1}}"
+                )
             for key in changes:
                 if key in {f.name for f in dataclasses.fields(self)} - set(CHANGING):
                     raise RecipeError(
                         f"then, run {number + 1}: {key!r} is the same in all runs; they differ in {', '.join(CHANGING)}"
                     )
-            told = self._checked(changes)
-            arguments = {**self.arguments, **told.pop("arguments")}
+            try:
+                told = self._checked(changes)
+            except RecipeError as error:
+                raise RecipeError(f"then, run {number + 1}: {error}") from error
+            given = told.pop("arguments")
+            overridden = {name for key in told for name in GOING_BEFORE.get(key, (key,))}
+            kept = {key: value for key, value in self.arguments.items() if key not in overridden}
+            arguments = {**kept, **given}
             before = str(Path(parts[-1].output) / "heads")
             shared = dataclasses.replace(self, then=[], heads={}, start_from=before, output=folder, arguments=arguments)
             parts.append(dataclasses.replace(shared, **told))
         return parts
+
+    def identity(self) -> dict[str, Any]:
+        """What the outcome of a run depends on, as JSON: not its folder, nor what is logged, saved and looked at on the way."""
+        told = {key: value for key, value in dataclasses.asdict(self).items() if key not in ("output", "start_from")}
+        told["arguments"] = {key: value for key, value in self.arguments.items() if not key.startswith(WITHOUT_EFFECT)}
+        return dict(json.loads(json.dumps(told)))
 
     def training_arguments(self, output: str | Path) -> NeuralLibTrainingArguments:
         """The arguments of training with checkpoints in ``output``.
@@ -221,7 +253,7 @@ class Recipe:
             most_explanations=self.most_explanations,
         )
         try:
-            return NeuralLibTrainingArguments(output_dir=str(output), **{**told, **self.arguments})
+            return NeuralLibTrainingArguments(output_dir=str(output), **{**told, **copy.deepcopy(self.arguments)})
         except TrainingArgumentsError as error:
             raise RecipeError(f"the recipe cannot be followed: {error}") from error
 

@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, PreTrainedConfig
 from ..modeling_neurallib.library import NeuralLibrary
 from ..modeling_neurallib.modeling_neurallib import NeuralLibForCausalLM
 from ..modeling_neurallib.programs import standard_library
-from ..modeling_neurallib.sharing import RECORD, UNTRAINED_BIAS
+from ..modeling_neurallib.sharing import RECORD, UNTRAINED_BIAS, sha256
 from .arguments import NeuralLibTrainingArguments
 from .checkpoints import STAGE, last_checkpoint, put_back, put_in_place, said_clearly
 from .lessons import Lessons, lessons_of, weighed, with_features, written_whole
@@ -31,6 +31,9 @@ from .training import FROZEN, NeuralLibTrainer
 NOT_FOR_REQUESTS = ["fibonacci_recursive", "insertion_sort"]
 """Programs of the standard library that do what another one does, kept for study: a request is answered by the other."""
 
+BEGUN_WITH = "begun_with.json"
+"""A file of the folder of a run with others before or after it: its recipe, and the sha256 of the heads that it began from."""
+
 
 def train(recipe_path: str | Path, overrides: Iterable[str] = (), resume: bool = True) -> dict[str, Any]:
     """Train by a recipe; continues from the last checkpoint in the output folder.
@@ -41,52 +44,141 @@ def train(recipe_path: str | Path, overrides: Iterable[str] = (), resume: bool =
 
     Returns:
         what was measured, also written to ``report.json`` beside them.
+    Raises:
+        RecipeError: one of the runs cannot be followed, which is said before the first begins; or what was made of one was begun
+            with another recipe, or from other heads.
     """
     recipe = Recipe.load(recipe_path, overrides)
+    # Set before anything starts the threads that would not hear of it later: see NeuralLibTrainer.train.
+    torch.set_flush_denormal(True)
+    parts = recipe.parts()
+    for part in parts:
+        _check(part, recipe)
+        if resume:
+            _check_begun(part, recipe)
     report: dict[str, Any] = {}
-    for part in recipe.parts():
-        if part.output != recipe.output and resume and _is_made(part):
-            continue
+    for part in parts:
+        for folder in (Path(part.output), Path(part.output) / "checkpoints"):
+            put_back(folder)
+        if resume:
+            _check_begun(part, recipe)  # by now what it starts from is there
+            if part.output != recipe.output and is_made(part):
+                continue
         report = _follow(part, recipe, resume)
     return report
 
 
-def _is_made(part: Recipe) -> bool:
-    """Whether a run that others go on from has its heads.
+def is_made(part: Recipe) -> bool:
+    """Whether a run that others go on from has its heads."""
+    return (Path(part.output) / "heads" / "heads_config.json").is_file()
+
+
+def _check(part: Recipe, whole: Recipe) -> None:
+    """What can be known before anything is loaded.
 
     Raises:
-        RecipeError: it has those of another recipe.
+        RecipeError: the run cannot be followed.
     """
-    made = _json_of(Path(part.output) / "heads" / "heads_config.json")
-    if made and made["report"]["recipe"] != json.loads(json.dumps(dataclasses.asdict(part))):
-        raise RecipeError(f"{part.output} was trained by another recipe: remove it, or choose another output")
-    return bool(made)
+    _check_keys(part)
+    arguments = part.training_arguments(Path(part.output) / "checkpoints")
+    if not whole.then and not part.weigh_explanations:
+        return
+    others = {
+        "library": part.library != STANDARD,
+        "base": _is_neurallib(part.base),
+        "backbone_learning_rate": arguments.backbone_learning_rate is not None,
+        "retention": arguments.retention > 0,
+    }
+    ruling_out = [*_beyond_heads(part, arguments), *(key for key, given in others.items() if given)]
+    if ruling_out:
+        raise RecipeError(
+            "then and weigh_explanations are for the heads of a frozen backbone on generated requests, with the standard library; "
+            f"here they are ruled out by {', '.join(ruling_out)}"
+        )
+
+
+def _check_keys(recipe: Recipe) -> None:
+    """Refuses keys that contradict each other.
+
+    Raises:
+        RecipeError: they do.
+    """
+    if recipe.start_from is not None and recipe.peft is not None and (Path(recipe.start_from) / LOW_RANK).is_file():
+        raise RecipeError(
+            f"start_from={recipe.start_from} has low-rank weights of its own, beside which a new adapter cannot be shipped: leave "
+            "peft out, or start from heads of a frozen backbone"
+        )
+    if recipe.weigh_explanations and recipe.start_from is None:
+        raise RecipeError(
+            "weigh_explanations asks the heads of start_from, and there is none: leave it out of the first run"
+        )
+    if recipe.start_from is not None and (recipe.heads or recipe.library != STANDARD):
+        raise RecipeError("the heads of start_from have their shape and their library: leave heads and library out")
+
+
+def _beyond_heads(recipe: Recipe, arguments: NeuralLibTrainingArguments) -> list[str]:
+    """The keys that make a run one of more than the heads of a frozen backbone on generated requests."""
+    given = {
+        "data": recipe.data is not None,
+        "peft": recipe.peft is not None,
+        "train": arguments.train not in (None, *FROZEN),
+        "estimator": arguments.estimator != "marginal",
+        "cached_features": not arguments.cached_features,
+    }
+    return [key for key, beyond in given.items() if beyond]
+
+
+def _is_neurallib(base: str) -> bool:
+    """Whether the base is a folder of a model that has its heads already."""
+    return Path(base).is_dir() and PreTrainedConfig.get_config_dict(base)[0].get("model_type") == "neurallib"
+
+
+def _begun_with(part: Recipe) -> dict[str, Any]:
+    heads = None if part.start_from is None else Path(part.start_from) / "heads.safetensors"
+    return {"recipe": part.identity(), "heads": sha256(heads) if heads is not None and heads.is_file() else None}
+
+
+def _check_begun(part: Recipe, whole: Recipe) -> None:
+    """What lies in the folder of a run is taken up only by the recipe, and from the heads, that it was begun with.
+
+    A folder that does not say is taken as it is by a recipe of one run. Heads that are not there yet are not compared.
+
+    Raises:
+        RecipeError: it was begun otherwise, or does not say, and ``then`` would take it for one of its runs.
+    """
+    output, last = Path(part.output), part.output == whole.output
+    began = output / BEGUN_WITH
+    if last_checkpoint(output / "checkpoints") is None and (last or not is_made(part)):
+        return
+    if not began.is_file() and not whole.then:
+        return
+    now, before, unsaid = _begun_with(part), _json_of(began), Recipe().identity()
+    told = before.get("recipe") or {}
+    other = [key for key, value in now["recipe"].items() if told.get(key, unsaid[key]) != value]
+    if now["heads"] is not None and before.get("heads") != now["heads"]:
+        other.append("the heads that it starts from")
+    if other or not told:
+        why = f"differing: {', '.join(other)}" if told else f"it has no {BEGUN_WITH}"
+        raise RecipeError(
+            f"{output / 'checkpoints' if last else output} was begun by another recipe ({why}): remove it, or choose another output"
+        )
 
 
 def _follow(recipe: Recipe, whole: Recipe, resume: bool) -> dict[str, Any]:
     """One run of a recipe, which is the ``whole`` or a part of it."""
     output = Path(recipe.output)
     output.mkdir(parents=True, exist_ok=True)
-    # Set before anything starts the threads that would not hear of it later: see NeuralLibTrainer.train.
-    torch.set_flush_denormal(True)
     torch.manual_seed(recipe.seed)
     model, tokenizer = model_of(recipe)
     arguments = recipe.training_arguments(output / "checkpoints")
-    for folder in (output, output / "checkpoints"):
-        put_back(folder)
     try:
         with said_clearly("the run", output / "checkpoints"):
-            frozen = (
-                arguments.train in (None, *FROZEN) and arguments.estimator == "marginal" and arguments.cached_features
-            )
-            if recipe.data is None and frozen and recipe.peft is None:
-                report = _train_heads(recipe, whole, model, tokenizer, arguments, resume)
-            elif whole.then or recipe.weigh_explanations:
-                raise RecipeError(
-                    "then and weigh_explanations are for the heads of a frozen backbone on generated requests"
-                )
-            else:
+            if arguments.process_index == 0 and (whole.then or (output / BEGUN_WITH).is_file()):
+                written_whole(output / BEGUN_WITH, json.dumps(_begun_with(recipe), indent=2))
+            if _beyond_heads(recipe, arguments):
                 report = _train_model(recipe, model, tokenizer, arguments, resume)
+            else:
+                report = _train_heads(recipe, whole, model, tokenizer, arguments, resume)
             if arguments.process_index == 0:
                 written_whole(output / "report.json", json.dumps(report, indent=2))
     finally:
@@ -101,24 +193,12 @@ def model_of(recipe: Recipe) -> tuple[NeuralLibForCausalLM, Any]:
     Raises:
         RecipeError: keys of the recipe contradict each other, or what is held out is not there.
     """
-    if recipe.start_from is not None and recipe.peft is not None and (Path(recipe.start_from) / LOW_RANK).is_file():
-        raise RecipeError(
-            f"start_from={recipe.start_from} has low-rank weights of its own, beside which a new adapter cannot be shipped: leave "
-            "peft out, or start from heads of a frozen backbone"
-        )
-    if recipe.weigh_explanations and recipe.start_from is None:
-        raise RecipeError(
-            "weigh_explanations asks the heads of start_from, and there is none: leave it out of the first run"
-        )
-    if recipe.start_from is not None and (recipe.heads or recipe.library != STANDARD):
-        raise RecipeError("the heads of start_from have their shape and their library: leave heads and library out")
+    _check_keys(recipe)
     library = standard_library() if recipe.library == STANDARD else NeuralLibrary.from_pretrained(recipe.library)
     if recipe.start_from is not None:
         base, tokenizer = load_base(recipe.base)
         model = load_heads(base, tokenizer, Path(recipe.start_from))
-    elif (
-        Path(recipe.base).is_dir() and PreTrainedConfig.get_config_dict(recipe.base)[0].get("model_type") == "neurallib"
-    ):
+    elif _is_neurallib(recipe.base):
         model = NeuralLibForCausalLM.from_pretrained(recipe.base)
         tokenizer = AutoTokenizer.from_pretrained(recipe.base)
         if recipe.library != STANDARD:

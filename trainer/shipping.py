@@ -103,6 +103,8 @@ def save_heads(model: NeuralLibForCausalLM, directory: Path, report: dict[str, A
         "key_width",
         "selector_hops",
         "reader_layers",
+        "head_dropout",
+        "reader_dropout",
         "max_arguments",
         "call_threshold",
         "disabled_programs",

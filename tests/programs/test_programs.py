@@ -295,7 +295,8 @@ def test_numbers_may_be_in_groups_of_three(a: int, b: int) -> None:
 
 
 @pytest.mark.parametrize("text", [
-    "", "x", "1 2", "--1", "- 1", "1e5", "1,00", "0,125", "01,250", "1,2500", ",125", "1,234,", "1,,234", "1 ,234", "٣", "5-", "+", "−5",
+    "", "x", "1 2", "--1", "- 1", "1e5", "1,00", "0,125", "01,250", "1,2500", ",125", "1,234,", "1,,234", "1 ,234", "٣", "5-",
+    "+", "−5",
 ])  # fmt: skip
 @pytest.mark.parametrize("program", ["add", "multiply", "divide", "remainder", "power", "subtract"])
 def test_what_is_not_a_number(program: str, text: str) -> None:

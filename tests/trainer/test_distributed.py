@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from distributed_run import ROWS, step
+from distributed_run import ROWS, TINY_HEADS, make_base, make_tokenizer, step
+from neurallib.trainer import runs
 from neurallib.trainer.runs import train as follow
 from safetensors.torch import load_file
 
@@ -86,6 +87,49 @@ def test_the_command_line_follows_a_recipe_in_two_processes(recipe: Path, traine
         torch.testing.assert_close(both[name], value, atol=2e-5, rtol=2e-3, msg=name)
 
 
+def follow_and_tell(recipe: Path, *overrides: str) -> None:
+    """Follows a recipe, and writes down how this process's explanations were read when each run began."""
+    told: list[list[list[float | None]]] = []
+
+    class Telling(runs.NeuralLibTrainer):
+        def __init__(self, *words: Any, **named: Any):
+            told.append([[one.read for one in lesson.explanations] for lesson in named["train_dataset"].lessons])
+            super().__init__(*words, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "NeuralLibTrainer", Telling)
+        report = follow(recipe, overrides)
+    assert report["lessons"] == 8, "all are in each step, however many processes share them"
+    name = f"{Path(report['recipe']['output']).name}-{os.environ.get('RANK', 0)}.json"
+    recipe.with_name(name).write_text(json.dumps(told))
+
+
+def test_two_processes_read_the_explanations_that_one_reads(tmp_path: Path) -> None:
+    """A recipe of two runs, the second by the word of the first one's reader: each process has what both have read."""
+    tokenizer = make_tokenizer()
+    make_base(tokenizer).save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    recipe = {
+        "base": str(tmp_path / "base"), "examples": 8, "validation": 2, "replies": 0, "sentence_share": 0, "budget": 60,
+        "heads": {**TINY_HEADS, "head_dropout": 0.0, "reader_dropout": 0.0}, "epochs": 2, "learning_rate": 0.1, "optim": "sgd",
+        "use_cpu": True, "warmup": 0.0, "stretch": 1.0, "sample_size": 0, "disable_tqdm": True,
+        "then": [{"weigh_explanations": True, "reading_share": 0.01}],
+    }  # fmt: skip
+    (tmp_path / "recipe.yaml").write_text(yaml.dump(recipe))
+    one, two = tmp_path / "one", tmp_path / "two"
+    follow_and_tell(tmp_path / "recipe.yaml", f"output={one}", "batch_size=8")
+    launched(__file__, tmp_path / "recipe.yaml", f"output={two}", "batch_size=4", "ddp_backend=gloo")
+    single, *both = (json.loads((tmp_path / name).read_text()) for name in ("one-0.json", "two-0.json", "two-1.json"))
+    assert both[0] == both[1]
+    before, after = ([read for lesson in run for read in lesson] for run in both[0])
+    assert len(before) > 2 and set(before) == {None}
+    assert after == pytest.approx([read for lesson in single[1] for read in lesson], abs=2e-3)
+    for run in ("part-1/heads", "heads"):
+        alone, shared = (load_file(str(folder / run / "heads.safetensors")) for folder in (one, two))
+        for name, value in alone.items():
+            torch.testing.assert_close(shared[name], value, atol=1e-3, rtol=2e-3, msg=f"{run}: {name}")
+
+
 @pytest.mark.parametrize("path", sorted(CONFIGURATIONS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_configurations_are_those_that_accelerate_reads(path: Path) -> None:
     from accelerate.commands.config.config_args import ClusterConfig
@@ -96,3 +140,7 @@ def test_configurations_are_those_that_accelerate_reads(path: Path) -> None:
         "FSDP",
         "DEEPSPEED",
     )
+
+
+if __name__ == "__main__":
+    follow_and_tell(Path(sys.argv[1]), *sys.argv[2:])

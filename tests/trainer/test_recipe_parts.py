@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,16 @@ from neurallib.trainer import runs
 from neurallib.trainer.lessons import EVEN, Lessons, collate, weighed
 from neurallib.trainer.recipe import Recipe, RecipeError
 from test_training import lessons  # noqa: F401  (a fixture)
+from typer.testing import CliRunner
 
 from neurallib import NeuralLibForCausalLM
+from neurallib.command_line import app
 
 THEN = [
     {"epochs": 2, "weigh_explanations": True, "reading_share": 0.3, "learning_rate": 5e-4},
     {"epochs": 1, "reading_share": 1.0, "tempering": 0.0},
 ]
+HEADS = {**TINY_HEADS, "head_dropout": 0.3, "reader_dropout": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +38,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer.save_pretrained(folder / "llama")
     told = {
         "base": str(folder / "llama"), "examples": 12, "validation": 6, "replies": 2, "reply_tokens": 4, "sentence_share": 0,
-        "budget": 60, "batch_size": 4, "epochs": 1, "tempering": 0.3, "heads": TINY_HEADS, "use_cpu": True,
+        "budget": 60, "batch_size": 4, "epochs": 1, "tempering": 0.3, "heads": HEADS, "use_cpu": True,
         "disable_tqdm": True, "save_steps": 2, "sample_size": 0,
     }  # fmt: skip
     (folder / "one.yaml").write_text(yaml.safe_dump(told))
@@ -62,7 +66,10 @@ def test_a_recipe_of_three_runs_is_three_recipes_one_after_another(recipe: Path,
         assert heads(folder) == heads(recipe / f"run {number}")
     assert len({heads(folder) for folder in (whole / "part-1", whole / "part-2", whole)}) == 3
     told = json.loads((whole / "heads" / "heads_config.json").read_text())["report"]["recipe"]
-    assert told["then"] == THEN and told["heads"] == TINY_HEADS, "the heads tell the whole recipe"
+    assert told["then"] == THEN and told["heads"] == HEADS, "the heads tell the whole recipe"
+    for folder in (whole / "part-1", whole / "part-2", whole):
+        shape = json.loads((folder / "heads" / "heads_config.json").read_text())["heads"]
+        assert {name: shape[name] for name in HEADS} == HEADS, "later runs drop out as much as the first"
     assert not list((whole / "part-1").glob("features")), "what the runs share is there once"
 
 
@@ -71,11 +78,81 @@ def test_runs_that_are_made_are_not_made_again(recipe: Path, whole: Path) -> Non
     for file in (whole / "part-2" / "heads").iterdir():
         file.unlink()
     (whole / "part-2" / "heads").rmdir()
-    runs.train(recipe / "three.yaml", [f"output={whole}"])
+    runs.train(
+        recipe / "three.yaml", [f"output={whole}", "logging_steps=3", "save_total_limit=3", "disable_tqdm=false"]
+    )
     assert heads(whole) == wanted
     assert (whole / "part-1" / "heads").stat().st_ino == made
-    with pytest.raises(RecipeError, match=r"part-1 was trained by another recipe: remove it, or choose another output"):
-        runs.train(recipe / "three.yaml", [f"output={whole}", "weight_decay=0.5"])
+
+
+def test_runs_go_on_from_the_heads_that_they_began_from(
+    recipe: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the first run is another, what came after it is not taken for made, and its checkpoints are not gone on from."""
+    followed: list[str] = []
+
+    def follow(part: Recipe, *_: Any) -> dict[str, Any]:
+        followed.append(Path(part.output).name)
+        shutil.copytree(whole / "part-1" / "heads", Path(part.output) / "heads", dirs_exist_ok=True)
+        return {}
+
+    monkeypatch.setattr(runs, "_follow", follow)
+    copied = shutil.copytree(whole, tmp_path / "copied")
+    told = [f"output={copied}"]
+    runs.train(recipe / "three.yaml", told)
+    assert followed == ["copied"], "a folder may be moved"
+    shutil.copy(whole / "part-2" / "heads" / "heads.safetensors", copied / "part-1" / "heads")
+    why = r"was begun by another recipe \(differing: the heads that it starts from\): remove it, or choose"
+    with pytest.raises(RecipeError, match=rf"copied/part-2 {why}"):
+        runs.train(recipe / "three.yaml", told)
+    shutil.rmtree(copied / "part-2")
+    with pytest.raises(RecipeError, match=rf"copied/checkpoints {why}"):
+        runs.train(recipe / "three.yaml", told)
+    assert followed == ["copied", "part-2"]
+
+
+def test_what_another_recipe_began_is_not_taken_up(recipe: Path, whole: Path, tmp_path: Path) -> None:
+    for told, place, why in [
+        (["weight_decay=0.5"], "part-1", "differing: weight_decay"),
+        ([f"then={json.dumps([{**THEN[0], 'epochs': 3}, THEN[1]])}"], "part-2", "differing: epochs"),
+        ([f"then={json.dumps([THEN[0], {**THEN[1], 'epochs': 3}])}"], "whole/checkpoints", "differing: epochs"),
+        (["then=[]"], "whole/checkpoints", "differing: "),
+    ]:
+        with pytest.raises(
+            RecipeError, match=rf"{place} was begun by another recipe \({why}.*remove it, or choose another"
+        ):
+            runs.train(recipe / "three.yaml", [f"output={whole}", *told])
+    (tmp_path / "plain" / "checkpoints" / "checkpoint-2").mkdir(parents=True)
+    (tmp_path / "older" / "part-1" / "heads").mkdir(parents=True)
+    (tmp_path / "older" / "part-1" / "heads" / "heads_config.json").write_text('{"report": {}}')
+    for name, place in [("plain", "plain/checkpoints"), ("older", "older/part-1")]:
+        with pytest.raises(
+            RecipeError, match=rf"{place} was begun by another recipe \(it has no begun_with.json\): remove"
+        ):
+            runs.train(recipe / "three.yaml", [f"output={tmp_path / name}"])
+        assert not list(tmp_path.rglob("begun_with.json")), "nothing was written"
+    alone = Recipe(output=str(tmp_path / "plain"))
+    runs._check_begun(alone, alone)  # a recipe of one run takes up what does not say
+
+
+@pytest.mark.parametrize("made", [0, 1, 2])
+def test_an_interruption_says_which_run_goes_on(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: int
+) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "train", stop)
+    folders = [tmp_path / "part-1", tmp_path / "part-2", tmp_path]
+    for folder in folders[:made]:
+        (folder / "heads").mkdir(parents=True)
+        (folder / "heads" / "heads_config.json").write_text("{}")
+    command = ["train", str(recipe / "three.yaml"), f"output={tmp_path}"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 130
+    assert f"begins run {made + 1} of 3 again: no checkpoint was saved yet" in result.stderr
+    (folders[made] / "checkpoints" / "checkpoint-4").mkdir(parents=True)
+    assert f"goes on from checkpoint-4, run {made + 1} of 3" in CliRunner().invoke(app, command).stderr
 
 
 @pytest.mark.parametrize(
@@ -84,21 +161,58 @@ def test_runs_that_are_made_are_not_made_again(recipe: Path, whole: Path) -> Non
         ({"examples": 3}, r"then, run 2: 'examples' is the same in all runs; they differ in epochs, "),
         ({"heads": {}}, r"then, run 2: 'heads' is the same in all runs"),
         ({"epoch": 3}, r"no key 'epoch'; did you mean 'epochs'"),
-        ({"epochs": "many"}, r"epochs must be int or float, found 'many'"),
+        ({"epochs": "many"}, r"then, run 2: epochs must be int or float, found 'many'"),
+        ({"arguments": 3}, r"then, run 2: arguments must be a mapping of keys to values, found 3"),
+        (3, r"then, run 2: must be a mapping of keys to values, found 3"),
+        (None, r"then, run 2: must be a mapping of keys to values, found None"),
+        ("epochs=1", r"then, run 2: must be a mapping of keys to values, found 'epochs=1'"),
+        ({"train": "all"}, r"heads of a frozen backbone .* ruled out by train$"),
+        ({"estimator": "dense", "cached_features": False}, r"ruled out by estimator, cached_features$"),
+        ({"retention": 0.5, "backbone_learning_rate": 0.1}, r"ruled out by backbone_learning_rate, retention$"),
+        ({"estimator": "margin"}, r"the recipe cannot be followed: estimator cannot be 'margin'"),
+        ({"stretch": 0.5}, r"the recipe cannot be followed: stretch is at least 1"),
     ],
 )
-def test_what_cannot_come_after(recipe: Path, changes: dict[str, Any], message: str) -> None:
+def test_what_cannot_come_after(recipe: Path, changes: Any, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         runs.train(recipe / "one.yaml", [f"output={recipe / 'none'}", f"then={json.dumps([changes])}"])
     assert not (recipe / "none").exists()
 
 
-def test_what_is_for_heads_alone_is_refused_elsewhere(recipe: Path) -> None:
+def test_what_is_for_heads_alone_is_refused_elsewhere(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "neurallib"}')
+    output = f"output={recipe / 'none'}"
     with pytest.raises(RecipeError, match="weigh_explanations asks the heads of start_from, and there is none"):
-        runs.train(recipe / "one.yaml", [f"output={recipe / 'none'}", "weigh_explanations=true"])
-    with pytest.raises(RecipeError, match="then and weigh_explanations are for the heads of a frozen backbone"):
-        runs.train(recipe / "three.yaml", [f"output={recipe / 'none'}", "peft={r: 2, target_modules: [q_proj]}"])
+        runs.train(recipe / "one.yaml", [output, "weigh_explanations=true"])
+    for told, key in [
+        ("peft={r: 2, target_modules: [q_proj]}", "peft"),
+        ("data=rows.jsonl", "data"),
+        (f"base={tmp_path}", "base"),
+    ]:
+        with pytest.raises(RecipeError, match=f"for the heads of a frozen backbone .* ruled out by {key}$"):
+            runs.train(recipe / "three.yaml", [output, told])
+        alone = [output, told, "heads={}", f"start_from={tmp_path}", "weigh_explanations=true"]
+        with pytest.raises(RecipeError, match=f"for the heads of a frozen backbone .* ruled out by {key}$"):
+            runs.train(recipe / "one.yaml", alone)
+    with pytest.raises(RecipeError, match=r"ruled out by library$"):
+        runs.train(recipe / "one.yaml", [output, "then=[{epochs: 1}]", "library=mine", "heads={}"])
+    assert not (recipe / "none").exists()
     assert Recipe.load(recipe / "one.yaml").parts() == [Recipe.load(recipe / "one.yaml")]
+
+
+def test_a_key_of_a_later_run_goes_before_an_argument_of_the_first(recipe: Path) -> None:
+    first = ["num_train_epochs=3", "max_steps=7", "per_device_train_batch_size=2", "warmup_steps=9", "adam_beta1=0.8"]
+    then = [{"epochs": 1, "batch_size": 5, "warmup": 0.5, "learning_rate": 0.25}, {"num_train_epochs": 2, "epochs": 1}]
+    told = [*first, "arguments={learning_rate: 0.125}", f"then={json.dumps(then)}"]
+    names = (
+        "num_train_epochs", "max_steps", "per_device_train_batch_size", "warmup_steps", "learning_rate", "adam_beta1",
+    )  # fmt: skip
+    parts = [part.training_arguments("none") for part in Recipe.load(recipe / "one.yaml", told).parts()]
+    assert [[getattr(part, name) for name in names] for part in parts] == [
+        [3, 7, 2, 9, 0.125, 0.8],
+        [1, -1, 5, 0.5, 0.25, 0.8],
+        [2, -1, 2, 9, 0.125, 0.8],
+    ]
 
 
 def test_explanations_are_weighed_by_the_reader(lessons: Lessons, tiny_model: NeuralLibForCausalLM) -> None:  # noqa: F811
