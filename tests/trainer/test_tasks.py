@@ -50,7 +50,9 @@ def check(example: Example) -> None:
             assert len(texts) == 1
         owned += [position for start, end in pieces for position in range(start, end)]
     assert len(owned) == len(set(owned)), example
-    assert not re.search(r"(?<![_^])\{(a|b|n|numbers|text|letter|expression|name2?|things|place|x|y)\}", example.prompt), example
+    assert not re.search(
+        r"(?<![_^])\{(a|b|n|numbers|text|letter|expression|name2?|things|place|x|y)\}", example.prompt
+    ), example
 
 
 def test_spans_and_balance():
@@ -194,6 +196,43 @@ def test_numbers_in_groups_of_three_and_with_decimals(monkeypatch):
     assert any("." in "".join(example.arguments) for example in compared)
     for example in compared:
         check(example)
+
+
+def test_lists_say_when_and_stand_in_tables(monkeypatch):
+    examples = only(monkeypatch, "sum_numbers", "How many people came in all?\n{numbers}", count=3000)
+    prompts = [example.prompt for example in examples]
+    for style in (r"\d+ on Mon\b", r"\d+ in week one\b", r"\| \w+ \| \d+ \|", r"\w+[,\t]\d+\n\w+[,\t]\d+"):
+        assert any(re.search(style, prompt) for prompt in prompts), style
+    for example in examples:
+        check(example)
+        assert example.answer == str(sum(map(int, example.arguments[0].split(", "))))
+
+
+def test_numbers_around_a_request_are_no_arguments(monkeypatch):
+    examples = only(monkeypatch, "reverse_text", "{text} backwards", count=400)
+    for example in examples:
+        check(example)
+        (((start, _),),) = example.spans
+        assert not re.search(r"\d[.:)\]]? ?$", example.prompt[:start]), "a number runs into a bare text"
+    asked = only(monkeypatch, "add", "What is {a} plus {b}?", count=400)
+    assert any(re.match(r"(Question|Problem|Q|\()\d* ?\d+", example.prompt) for example in asked)
+
+
+def test_two_numbers_are_drawn_where_two_are_meant(monkeypatch):
+    examples = only(monkeypatch, "maximum", "Which of these two is it: {numbers}?")
+    assert {len(example.arguments[0].split(", ")) for example in examples} == {2}
+    assert any(" or " in example.prompt for example in examples)
+    told = only(monkeypatch, "maximum", "Give me the highest number of {numbers}")
+    assert not any(" or " in example.prompt for example in told)
+
+
+def test_a_price_is_divided_evenly_where_nobody_rounds(monkeypatch):
+    examples = only(monkeypatch, "divide", "{name} and {name2} paid {a} dollars for {b} tickets. What does one cost?")
+    pairs = [[int(text.replace(",", "")) for text in example.arguments] for example in examples]
+    assert all(a % b == 0 for a, b in pairs)
+    rounded = only(monkeypatch, "divide", "{name} has {a} eggs and boxes of {b}. How many full boxes are there?")
+    pairs = [[int(text.replace(",", "")) for text in example.arguments] for example in rounded]
+    assert any(b and a % b for a, b in pairs)
 
 
 def test_letters_are_asked_of_words_without_spaces(monkeypatch):
