@@ -267,13 +267,14 @@ def row(dialogue: Dialogue) -> dict[str, Any]:
 
 
 def measured(program: str, arguments: tuple[str, ...]) -> tuple[int, str]:
-    """The length of a call's longest argument, and what it counts."""
+    """The length of a call's longest argument, and what it counts; decimals do not count."""
     parameters = PARAMETERS[program]
     if parameters == ("numbers",):
         return len(arguments[0].split(", ")), "numbers"
     if parameters[0] in ("text", "expression"):
         return len(arguments[0]), "characters"
-    return max(sum(character.isdigit() for character in argument) for argument in arguments), "digits"
+    wholes = (argument.partition(".")[0] for argument in arguments)
+    return max(sum(character.isdigit() for character in whole) for whole in wholes), "digits"
 
 
 @cache
