@@ -57,9 +57,11 @@ _COUNTED = re.compile(
 )
 _BEST_OF = {"maximum", "minimum"}
 _OF_TWO = re.compile(r"\b(two|bigger|larger|greater|higher|smaller|lesser|lower)\b", re.IGNORECASE)
+"""A comparative is mostly of two numbers."""
 _ROUNDED = re.compile(
     r"\b(whole|full|rounded?|complete|entire|at most|integer|int|quotient|floor|div|left|remain\w*)\b|//", re.IGNORECASE
 )
+"""What says in a story that a quotient is rounded down."""
 ATTEMPTS = 40
 BLOCK = 128  # examples whose programs run in one batch; changes nothing in the stream
 
