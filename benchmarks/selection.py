@@ -9,7 +9,8 @@ call" is the likeliest.
 
 ``candidates``: what ships; an explanation counts as one of all labellings that the search ran of its program.
 ``explanations``: it counts as one of those with which its program explains the answer, so every program that can explain it counts
-alike. ``calls``: the calls are given, which is how well the choice can be learned at all.
+alike. ``calls``: the calls are given, which is how well the choice can be learned at all. With ``whitening=0`` the heads learn in
+the backbone's own coordinates.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from neurallib.trainer.lessons import Lesson, Lessons, LessonWriter, SimilarLeng
 from neurallib.trainer.recipe import Recipe
 from neurallib.trainer.runs import model_of
 from neurallib.trainer.training import HeadsForTraining
+from neurallib.trainer.whitening import whitened_for
 
 RECIPE = Path(__file__).parent.parent / "configuration" / "recipes" / "smollm2-135m.yaml"
 
@@ -76,6 +78,14 @@ def learn(lessons: Lessons, recipe: Recipe, epochs: int) -> None:
     computer = lessons.computer
     computer.alone_weight, computer.reading_weight = float(recipe.arguments.get("alone_weight", 1.0)), 0.0
     model = HeadsForTraining(computer).train()
+    ridge = float(recipe.arguments.get("whitening", 0.0))
+    with whitened_for(lessons, [computer.projection.linear], ridge):
+        optimise(model, lessons, recipe, epochs)
+    computer.reading_weight = 1.0
+
+
+def optimise(model: HeadsForTraining, lessons: Lessons, recipe: Recipe, epochs: int) -> None:
+    computer = model.computer
     optimizer = torch.optim.AdamW(computer.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     size = recipe.batch_size
     sampler = SimilarLengths([len(one.conversation.tokens) for one in lessons.lessons], size, seed=recipe.seed)
@@ -94,7 +104,6 @@ def learn(lessons: Lessons, recipe: Recipe, epochs: int) -> None:
             torch.nn.utils.clip_grad_norm_(computer.parameters(), 1.0)
             optimizer.step()
             step += 1
-    computer.reading_weight = 1.0
 
 
 def main() -> None:

@@ -214,27 +214,27 @@ def search(
         known: results of earlier calls, by name and arguments, which are not run again; those of this search are added.
     """
     results_of = {} if known is None else known
-    kinds = {arity: proposals(text, arity) for arity in {arity for _, _, arity in programs}}
+    arities = {arity for _, _, arity in programs}
+    kinds = {arity: [_spread(kind) for kind in proposals(text, arity) if kind] for arity in arities}
 
     @cache
-    def copies(labelling: Labelling) -> tuple[str, ...]:
-        return tuple(pieces_text(text, argument) for argument in labelling)
+    def copy(argument: tuple[Piece, ...]) -> str:
+        return pieces_text(text, argument)
 
     def run(candidates: Sequence[tuple[int, str, Labelling]]) -> list[str | None]:
-        calls = [(name, copies(labelling)) for _, name, labelling in candidates]
+        calls = [(name, tuple(map(copy, labelling))) for _, name, labelling in candidates]
         new = list({call: None for call in calls if call not in results_of})
         outcomes = library.run_batch(new, machine=machine, max_steps=max_steps)
         results_of.update((call, outcome.text) for call, outcome in zip(new, outcomes, strict=True))
         return [results_of[call] for call in calls]
 
-    groups = [(index, name, kind) for index, name, arity in programs for kind in kinds[arity] if kind]
-    probes = [(index, name, labelling) for index, name, kind in groups for labelling in _spread(kind)[0]]
+    groups = [(index, name, *kind) for index, name, arity in programs for kind in kinds[arity]]
+    probes = [(index, name, labelling) for index, name, first, _ in groups for labelling in first]
     results = run(probes)
     tried: list[tuple[int, Labelling, str | None]] = []
     rest: list[tuple[int, str, Labelling]] = []
     at = 0
-    for index, name, kind in groups:
-        first, others = _spread(kind)
+    for index, name, first, others in groups:
         seen = results[at : at + len(first)]
         at += len(first)
         if len(set(seen)) > 1 or seen[0] == wanted:

@@ -86,6 +86,11 @@ class FeatureCache:
             np.concatenate([np.zeros(shared, dtype=np.float32), base[start:end]]),
         )
 
+    def own(self, conversation: Conversation) -> np.ndarray:
+        """Its features [·, F] without the tokens that all conversations of its shard begin with."""
+        features, _, (_, _, start, end) = self._places[conversation.digest]
+        return features[start:end]
+
     def fill(
         self,
         conversations: Sequence[Conversation],

@@ -12,6 +12,7 @@ import random
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -364,7 +365,7 @@ def sampled_replies(
     kept, model.config.disabled_programs = model.config.disabled_programs, model.computer.programs
     try:
         torch.manual_seed(recipe.seed)
-        with tqdm(total=len(order), desc="replies of the backbone", leave=False) as bar:
+        with _threads_of_all(), tqdm(total=len(order), desc="replies of the backbone", leave=False) as bar:
             for start in range(0, len(order), batch):
                 chosen = order[start : start + batch]
                 longest = max(len(prompts[i]) for i in chosen)
@@ -381,6 +382,17 @@ def sampled_replies(
         model.config.disabled_programs = kept
     written_whole(remembered, json.dumps(replies))
     return replies
+
+
+@contextmanager
+def _threads_of_all() -> Iterator[None]:
+    """The first process of a machine works with the threads of all of them, while the others wait for it."""
+    own = torch.get_num_threads()
+    torch.set_num_threads(own * int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(own)
 
 
 def written_whole(path: Path, text: str) -> None:

@@ -38,6 +38,7 @@ from .own_data import DataReport, RowReader, StreamedLessons, is_tokenized, load
 from .publishing import describe, upload
 from .publishing import prepare as prepared_publication
 from .record import source_of, training_record, write_record
+from .whitening import whitened_for
 
 FROZEN = ("heads", "library_keys")
 """What can be trained with the backbone as it is."""
@@ -170,6 +171,8 @@ class NeuralLibTrainer(Trainer):
                 self.add_callback(DescriptionsFollowTheBackbone(self._descriptions, self.ours.redescribe_steps))
         if self.ours.drift_directions:
             self._blind_the_heads()
+        if self.ours.whitening:
+            self._check_whitening()
         if self.ours.tuned_programs is not None:
             self.add_callback(OtherKeysStay(self.language_model.computer, self.ours.tuned_programs))
 
@@ -181,9 +184,7 @@ class NeuralLibTrainer(Trainer):
             )
         if self._tokenizer is None:
             raise TrainingArgumentsError("drift_directions needs the tokenizer: pass processing_class=tokenizer")
-        computers = self.language_model._computers()
-        linears = [part.projection.linear for computer in computers for part in (computer, computer.reader)]
-        learning = [linear for linear in linears if linear.weight.requires_grad]
+        learning = self._projections()
         if not learning:
             raise TrainingArgumentsError(
                 f"drift_directions changes projections that train={self.trained!r} leaves as they are: leave it at 0"
@@ -192,6 +193,32 @@ class NeuralLibTrainer(Trainer):
         directions = drift_directions(self.language_model, self._tokenizer, self.ours.drift_directions)
         for linear in learning:
             self.add_callback(BlindToDrift(linear, directions))
+
+    def _projections(self) -> list[nn.Linear]:
+        """Of features to the states of the heads: those that learn."""
+        parts = [part for computer in self.language_model._computers() for part in (computer, computer.reader)]
+        return [part.projection.linear for part in parts if part.projection.linear.weight.requires_grad]
+
+    def _to_whiten(self) -> list[nn.Linear]:
+        """Projections whose features are not dropped: a channel that is left out is noise in all white directions."""
+        parts = [part.projection for each in self.language_model._computers() for part in (each, each.reader)]
+        return [part.linear for part in parts if part.linear.weight.requires_grad and not part.dropout.share]
+
+    def _check_whitening(self) -> None:
+        if not self.cached or self.trained != "heads":
+            raise TrainingArgumentsError(
+                f"whitening is of remembered features, from which heads learn: here train={self.trained!r} goes through the whole "
+                "model or leaves the projections as they are; leave it at 0"
+            )
+        if not self._to_whiten():
+            raise TrainingArgumentsError(
+                "whitening needs a head_dropout or a reader_dropout of 0: a channel that is dropped is noise in all white "
+                "directions"
+            )
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise TrainingArgumentsError(
+                "whitening needs the heads' weights whole in each process, which FSDP and DeepSpeed divide: leave it at 0"
+            )
 
     # Data
 
@@ -465,7 +492,8 @@ class NeuralLibTrainer(Trainer):
         # The gradients of very unlikely labellings are denormal numbers, which make a CPU ten times slower.
         torch.set_flush_denormal(True)
         try:
-            return super().train(*args, **kwargs)
+            with whitened_for(cast(Lessons, self.train_dataset), self._to_whiten(), self.ours.whitening):
+                return super().train(*args, **kwargs)
         finally:
             torch.set_flush_denormal(False)
             for computer in self.language_model._computers():
@@ -500,7 +528,8 @@ class NeuralLibTrainer(Trainer):
     def _made_with(self) -> dict[str, str]:
         """What a checkpoint of this run belongs to. A backbone that learns is in the checkpoint itself."""
         found = {f"library {each.name!r}": each.fingerprint for each in records(self.language_model.config)}
-        return found | ({"backbone": self._backbone} if self._backbone else {})
+        whitening = {"whitening": str(self.ours.whitening)} if self.ours.whitening else {}
+        return found | ({"backbone": self._backbone} if self._backbone else {}) | whitening
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         check_made_with(Path(resume_from_checkpoint), self._made_with())

@@ -812,20 +812,24 @@ class ExactMachine:
     def _images(self, arguments: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """``state.initial_state`` for a batch: words from address 1 on, where each run's begin, and the registers."""
         # A header is a zero word, so a call's memory from address 1 on is its texts, each behind one NUL character.
+        shapes: dict[tuple[int, ...], tuple[int, list[int]]] = {}  # lengths of the texts → words taken, registers
         pieces: list[str] = []
-        rows: list[list[int]] = []
-        lengths: list[int] = []
+        taken: list[tuple[int, list[int]]] = []
         for texts in arguments:
-            free, row, sizes = 1, [0] * self.config.registers, [len(text) for text in texts]
-            check_arguments(sizes, 0, self.config)
-            for position, size in enumerate(sizes):
-                row[2 * position], row[2 * position + 1] = free + 1, size
-                free += 1 + size
-            row[-2], row[-1] = free, self.config.memory - 1
+            sizes = tuple(map(len, texts))
+            shape = shapes.get(sizes)
+            if shape is None:
+                check_arguments(sizes, 0, self.config)
+                free, row = 1, [0] * self.config.registers
+                for position, size in enumerate(sizes):
+                    row[2 * position], row[2 * position + 1] = free + 1, size
+                    free += 1 + size
+                row[-2], row[-1] = free, self.config.memory - 1
+                shape = shapes[sizes] = free - 1, row
+            taken.append(shape)
             for text in texts:
                 pieces += ("\0", text)
-            rows.append(row)
-            lengths.append(free - 1)
+        lengths, rows = [words for words, _ in taken], [row for _, row in taken]
         image = code_points("".join(pieces)).copy()
         check_arguments([], int(image.max(initial=0)), self.config)
         bounds = np.array([0, *accumulate(lengths)], np.int64)
