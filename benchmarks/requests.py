@@ -3,8 +3,10 @@
     python benchmarks/requests.py unseen      benchmarks/requests_unseen.jsonl, written by someone shown the docstrings only
     python benchmarks/requests.py blind       benchmarks/requests_blind_2.jsonl, likewise, written later by someone else
     python benchmarks/requests.py third       benchmarks/requests_blind_3.jsonl, likewise, by a third writer, later still
-    python benchmarks/requests.py fourth      benchmarks/requests_blind_4.jsonl, by a fourth writer, for the heads that ship alone
+    python benchmarks/requests.py fourth      benchmarks/requests_blind_4.jsonl, by a fourth writer, for the heads before these
+    python benchmarks/requests.py fifth       benchmarks/requests_blind_5.jsonl, by a fifth writer, for the heads that ship alone
     python benchmarks/requests.py development benchmarks/requests_development.jsonl, by three writers; failures on it were looked at
+    python benchmarks/requests.py development_2  benchmarks/requests_development_2.jsonl, likewise, by two other writers
     python benchmarks/requests.py dialogues   benchmarks/requests_dialogues.jsonl: later turns, follow-ups, two requests in one
     python benchmarks/requests.py seen        wordings of the training set, new values
     python benchmarks/requests.py long        numbers of 40 digits, lists of 64; trained on ≤ 4 digits and ≤ 8 numbers
@@ -60,7 +62,8 @@ def requests(kind: str, count: int) -> list[dict[str, Any]]:
 
 FILES = {
     "unseen": "requests_unseen.jsonl", "blind": "requests_blind_2.jsonl", "third": "requests_blind_3.jsonl",
-    "fourth": "requests_blind_4.jsonl", "development": "requests_development.jsonl", "dialogues": "requests_dialogues.jsonl",
+    "fourth": "requests_blind_4.jsonl", "fifth": "requests_blind_5.jsonl", "development": "requests_development.jsonl",
+    "development_2": "requests_development_2.jsonl", "dialogues": "requests_dialogues.jsonl",
 }  # fmt: skip
 
 

@@ -13,12 +13,11 @@ Related: Song & Zhong, Uncovering hidden geometry in Transformers via disentangl
 from __future__ import annotations
 
 import random
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 from transformers import TrainerCallback
 
 from ..modeling_neurallib.modeling_neurallib import NeuralLibForCausalLM
@@ -97,11 +96,7 @@ class BlindToDrift(TrainerCallback):
     def project(self) -> None:
         weight = self.projection.weight
         directions = self.directions.to(weight)
-        blind = weight - (weight @ directions.T) @ directions
-        if parametrize.is_parametrized(self.projection):
-            self.projection.weight = cast(nn.Parameter, blind)  # the parametrization takes it apart
-        else:
-            weight.copy_(blind)
+        weight -= (weight @ directions.T) @ directions
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step == 0:  # a checkpoint's weights are so already, and stay what they are to the last bit

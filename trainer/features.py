@@ -94,7 +94,7 @@ class FeatureCache:
     def fill(
         self,
         conversations: Sequence[Conversation],
-        batch_tokens: int = 2_048,
+        batch_tokens: int = 1_024,
         progress: Callable[[int], None] | None = None,
     ) -> None:
         """Compute what is missing; processes that train together each compute a part, and all must call this.

@@ -169,10 +169,11 @@ class NeuralLibTrainer(Trainer):
             self.add_callback(KeysFollowTheBackbone(self.language_model, self._tokenizer, self.ours.redescribe_steps))
             if self._descriptions is not None:
                 self.add_callback(DescriptionsFollowTheBackbone(self._descriptions, self.ours.redescribe_steps))
-        if self.ours.drift_directions:
-            self._blind_the_heads()
         if self.ours.whitening:
             self._check_whitening()
+        self._drift: Tensor | None = None
+        if self.ours.drift_directions:
+            self._blind_the_heads()
         if self.ours.tuned_programs is not None:
             self.add_callback(OtherKeysStay(self.language_model.computer, self.ours.tuned_programs))
 
@@ -190,9 +191,11 @@ class NeuralLibTrainer(Trainer):
                 f"drift_directions changes projections that train={self.trained!r} leaves as they are: leave it at 0"
             )
         self.language_model.to(self._args.device)  # type: ignore[arg-type]  # the stub of transformers
-        directions = drift_directions(self.language_model, self._tokenizer, self.ours.drift_directions)
+        self._drift = drift_directions(self.language_model, self._tokenizer, self.ours.drift_directions)
+        blind_by_themselves = self._to_whiten() if self.ours.whitening else []
         for linear in learning:
-            self.add_callback(BlindToDrift(linear, directions))
+            if not any(linear is one for one in blind_by_themselves):
+                self.add_callback(BlindToDrift(linear, self._drift))
 
     def _projections(self) -> list[nn.Linear]:
         """Of features to the states of the heads: those that learn."""
@@ -492,7 +495,8 @@ class NeuralLibTrainer(Trainer):
         # The gradients of very unlikely labellings are denormal numbers, which make a CPU ten times slower.
         torch.set_flush_denormal(True)
         try:
-            with whitened_for(cast(Lessons, self.train_dataset), self._to_whiten(), self.ours.whitening):
+            lessons = cast(Lessons, self.train_dataset)
+            with whitened_for(lessons, self._to_whiten(), self.ours.whitening, self._drift):
                 return super().train(*args, **kwargs)
         finally:
             torch.set_flush_denormal(False)

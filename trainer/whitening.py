@@ -19,25 +19,30 @@ SAMPLE = 1_500
 class Whitened(nn.Module):
     """Parametrization of a projection's weight [width, layers·H]: what learns is its counterpart in whitened features.
 
-    The states of a Llama lie along few directions: one in a hundred is a thousand times as long as another. A step of gradient
+    The states of a Llama lie along few directions: the longest varies twenty times as much as the median. A step of gradient
     descent on the weight itself follows the long ones; on ``weight · whitening⁻¹`` it sees all alike. The function that is
     computed stays the same, and when training ends the parametrization is folded into the weight.
 
     Args:
         whitening: [layers, H, H], of each layer, symmetric and invertible: see :func:`whitening_of`.
+        unseen: orthonormal [count, layers·H], directions that the weight stays blind to. Here, and not by a projection after each
+            step, which is an oblique one in these coordinates and stirs up what was learned: it takes away all that is gained.
     Source: Desjardins et al., Natural Neural Networks, 2015.
     """
 
     whitening: Tensor
     inverse: Tensor
+    unseen: Tensor
 
-    def __init__(self, whitening: Tensor):
+    def __init__(self, whitening: Tensor, unseen: Tensor):
         super().__init__()
         self.register_buffer("whitening", whitening.clone())  # a checkpoint stores no tensor twice
         self.register_buffer("inverse", torch.linalg.inv(whitening.double()).to(whitening).contiguous())
+        self.register_buffer("unseen", unseen.to(whitening).contiguous().clone())
 
     def forward(self, learned: Tensor) -> Tensor:
-        return _by_layer(learned, self.whitening)
+        weight = _by_layer(learned, self.whitening)
+        return weight - (weight @ self.unseen.T) @ self.unseen
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         return _by_layer(weight, self.inverse)
@@ -69,10 +74,16 @@ def sampled_features(lessons: Lessons) -> Tensor:
 
 
 @contextmanager
-def whitened(projections: Sequence[nn.Linear], whitening: Tensor) -> Iterator[None]:
-    """Within, what the optimiser changes of these projections is their weight in whitened features; afterwards the weight."""
+def whitened(projections: Sequence[nn.Linear], whitening: Tensor, unseen: Tensor | None = None) -> Iterator[None]:
+    """Within, what the optimiser changes of these projections is their weight in whitened features; afterwards the weight.
+
+    Args:
+        whitening, unseen: see :class:`Whitened`.
+    """
+    none = whitening.new_zeros(0, whitening.shape[0] * whitening.shape[1])
     for projection in projections:
-        parametrize.register_parametrization(projection, "weight", Whitened(whitening.to(projection.weight)))
+        coordinates = Whitened(whitening, none if unseen is None else unseen).to(projection.weight)
+        parametrize.register_parametrization(projection, "weight", coordinates)
     try:
         yield
     finally:
@@ -81,11 +92,13 @@ def whitened(projections: Sequence[nn.Linear], whitening: Tensor) -> Iterator[No
 
 
 @contextmanager
-def whitened_for(lessons: Lessons, projections: Sequence[nn.Linear], ridge: float) -> Iterator[None]:
+def whitened_for(
+    lessons: Lessons, projections: Sequence[nn.Linear], ridge: float, unseen: Tensor | None = None
+) -> Iterator[None]:
     """:func:`whitened` by the features of lessons; a ridge of 0 leaves everything as it is."""
     if not ridge:
         yield
         return
     layers = len(lessons.computer.config.feature_layers or [])
-    with whitened(projections, whitening_of(sampled_features(lessons), layers, ridge)):
+    with whitened(projections, whitening_of(sampled_features(lessons), layers, ridge), unseen):
         yield

@@ -71,6 +71,21 @@ def test_the_function_stays_the_same_and_steps_follow_the_white_features(seed: i
     assert set(linear.state_dict()) == {"weight", "bias"}
 
 
+@given(st.integers(0, 1000))
+@settings(max_examples=10, deadline=None)
+def test_what_is_not_to_be_seen_is_not_seen(seed: int) -> None:
+    """Whatever is learned; and where nothing is, only that is taken from the weight."""
+    torch.manual_seed(seed)
+    unseen = torch.linalg.qr(torch.randn(12, 3)).Q.T
+    linear = nn.Linear(12, 4)
+    expected = linear.weight.detach() - (linear.weight.detach() @ unseen.T) @ unseen
+    with whitened([linear], whitening_of(stretched(2, 6, seed), 2, 0.01), unseen):
+        torch.testing.assert_close(linear.weight.detach(), expected, atol=1e-4, rtol=1e-4)
+        with torch.no_grad():
+            linear.parametrizations.weight.original += torch.randn(4, 12)  # type: ignore[union-attr,index]
+    assert (linear.weight @ unseen.T).abs().max() < 1e-4 * linear.weight.abs().max()
+
+
 def test_an_error_leaves_a_plain_weight() -> None:
     linear = nn.Linear(4, 2)
     with pytest.raises(KeyError), whitened([linear], torch.eye(4)[None]):
