@@ -18,7 +18,6 @@ Answers come from the compiled programs themselves; an example whose program fau
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -377,18 +376,6 @@ _Segment = tuple[str, int]
 _Values = Mapping[str, str | list[str]]
 
 
-COMMON = 20
-"""A word in more lines of general conversation than this says little of what is talked about: "the", "how"."""
-
-
-@cache
-def ordinary_words() -> tuple[str, ...]:
-    """The words of general conversation, some 5,000: what people ask about is not a list that somebody made."""
-    texts = (re.sub(r"{\w+}|\\n", " ", wording.line.lower()) for wording in _load(GENERAL))
-    counts = Counter(word for text in texts for word in set(re.findall(r"[^\W\d_]{3,16}", text)))
-    return tuple(sorted(word for word, count in counts.items() if count <= COMMON))
-
-
 def random_of(*parts: object) -> Random:
     return Random(int.from_bytes(sha256("\0".join(map(str, parts)).encode()).digest(), "big"))
 
@@ -517,7 +504,7 @@ class Draw:
             groups = ("".join(rng.choice(some) for _ in range(rng.randint(2, 6))) for _ in range(rng.randint(1, 3)))
             return rng.choice(("", "-", "_")).join(groups)
         if kind == "phrase":
-            words = [self._word() for _ in range(rng.randint(2, 5))]
+            words = [rng.choice(WORDS) for _ in range(rng.randint(2, 5))]
             if rng.random() < 0.2:
                 words[0] = words[0].capitalize()
             return rng.choice((" and ", ", ", *[" "] * 4)).join(words[:2]) + "".join(f" {word}" for word in words[2:])
@@ -533,11 +520,8 @@ class Draw:
             )  # fmt: skip
         if kind == "NAME":
             return rng.choice(rng.choice((NAMES, PLACES)))
-        word = self._word()
+        word = rng.choice(rng.choice((WORDS, WORDS, WORDS, THINGS)))
         return {"word": word, "Word": word.capitalize(), "WORD": word.upper()}[kind]
-
-    def _word(self) -> str:
-        return self.rng.choice(self.rng.choice((WORDS, WORDS, THINGS, *[ordinary_words()] * 3)))
 
     def letter(self, text: str) -> str:
         rng = self.rng

@@ -318,13 +318,3 @@ def test_answers_are_those_of_cpython(program):
             assert as_fraction(example.answer) == expected, example
         else:
             assert example.answer == str(expected), example
-
-
-def test_texts_hold_words_that_people_talk_about() -> None:
-    words = tasks.ordinary_words()
-    assert 3_000 < len(words) == len(set(words)) and all(3 <= len(word) <= 16 and word.isalpha() for word in words)
-    assert not {"the", "what", "how", "you"} & set(words)
-    generator = tasks.RequestGenerator(5, "train", programs=("reverse_text",))
-    texts = [example.arguments[0].lower() for example in generator.examples(300, general_share=0.0)]
-    single = [text for text in texts if text in words]
-    assert len(set(single)) > 50 and len(set(single)) > 0.9 * len(single)
