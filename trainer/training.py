@@ -38,7 +38,7 @@ from .own_data import DataReport, RowReader, StreamedLessons, is_tokenized, load
 from .publishing import describe, upload
 from .publishing import prepare as prepared_publication
 from .record import source_of, training_record, write_record
-from .whitening import whitened_for
+from .whitening import plain_state, whitened_for
 
 FROZEN = ("heads", "library_keys")
 """What can be trained with the backbone as it is."""
@@ -563,7 +563,8 @@ class NeuralLibTrainer(Trainer):
             if not self.cached or self._staging is not None:
                 super().save_model(output_dir, _internal_call=True)
             elif self.args.should_save:
-                self.language_model.save_pretrained(folder)
+                # In the middle of training, too: by then projections may be parametrized.
+                self.language_model.save_pretrained(folder, state_dict=plain_state(self.language_model))
                 if self._tokenizer is not None:
                     self._tokenizer.save_pretrained(folder)
             if self.args.should_save and self._staging is None:
