@@ -135,8 +135,8 @@ class NeuralLibTrainingArguments(TrainingArguments):
         default=0.0,
         metadata={
             "help": "Heads without dropout that train on remembered features learn in coordinates in which those are white: "
-            "choosing takes several times fewer steps. What is added to the second moment, as a share of its mean eigenvalue "
-            "(0.1, say); 0: off."
+            "choosing is learned in fewer steps. What is added to the second moment, as a share of its mean eigenvalue (0.1, say); "
+            "0: off."
         },
     )
     keys_from_descriptions: bool = field(

@@ -18,7 +18,6 @@ Answers come from the compiled programs themselves; an example whose program fau
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -63,6 +62,9 @@ _ROUNDED = re.compile(
     r"\b(whole|full|rounded?|complete|entire|at most|integer|int|quotient|floor|div|left|remain\w*)\b|//", re.IGNORECASE
 )
 """What says in a story that a quotient is rounded down."""
+_OF_YEARS = re.compile(r"\b(years?|born|century|reign\w*)\b", re.IGNORECASE)
+_DATED = re.compile(r"\b(in|since|until|from|to|between|and|the year|from year|until year)( the year)? $", re.IGNORECASE)
+"""What stands before a number that is a year, in a wording that is about years."""
 ATTEMPTS = 40
 BLOCK = 128  # examples whose programs run in one batch; changes nothing in the stream
 
@@ -377,18 +379,6 @@ _Segment = tuple[str, int]
 _Values = Mapping[str, str | list[str]]
 
 
-COMMON = 20
-"""A word in more lines of general conversation than this says little of what is talked about: "the", "how"."""
-
-
-@cache
-def ordinary_words() -> tuple[str, ...]:
-    """The words of general conversation, some 5,000: what people ask about is not a list that somebody made."""
-    texts = (re.sub(r"{\w+}|\\n", " ", wording.line.lower()) for wording in _load(GENERAL))
-    counts = Counter(word for text in texts for word in set(re.findall(r"[^\W\d_]{3,16}", text)))
-    return tuple(sorted(word for word, count in counts.items() if count <= COMMON))
-
-
 def random_of(*parts: object) -> Random:
     return Random(int.from_bytes(sha256("\0".join(map(str, parts)).encode()).digest(), "big"))
 
@@ -430,6 +420,20 @@ class Draw:
 
     def pair(self) -> tuple[int, int]:
         return self.number(), self.number()
+
+    def years(self, wording: _Wording, a: int, b: int) -> dict[str, int]:
+        """Where one of a pair is the year of something, it is mostly of our age, and the other, if no year, a span of years."""
+        values = {"a": a, "b": b}
+        if not self.digits[0] <= 4 <= self.digits[1] or not _OF_YEARS.search(wording.line):
+            return values
+        dated = [
+            name
+            for name in values
+            if any(_DATED.search(before) and not after.startswith(" year") for before, after in wording.places(name))
+        ]
+        if not dated or self.rng.random() < 0.25:
+            return values
+        return {name: self.rng.randint(1850, 2035) if name in dated else self.rng.randint(1, 99) for name in values}
 
     def signed(self, wording: _Wording, values: dict[str, int]) -> dict[str, str]:
         """Sometimes negative, where the wording has room for a sign."""
@@ -517,7 +521,7 @@ class Draw:
             groups = ("".join(rng.choice(some) for _ in range(rng.randint(2, 6))) for _ in range(rng.randint(1, 3)))
             return rng.choice(("", "-", "_")).join(groups)
         if kind == "phrase":
-            words = [self._word() for _ in range(rng.randint(2, 5))]
+            words = [rng.choice(WORDS) for _ in range(rng.randint(2, 5))]
             if rng.random() < 0.2:
                 words[0] = words[0].capitalize()
             return rng.choice((" and ", ", ", *[" "] * 4)).join(words[:2]) + "".join(f" {word}" for word in words[2:])
@@ -533,11 +537,8 @@ class Draw:
             )  # fmt: skip
         if kind == "NAME":
             return rng.choice(rng.choice((NAMES, PLACES)))
-        word = self._word()
+        word = rng.choice(rng.choice((WORDS, WORDS, WORDS, THINGS)))
         return {"word": word, "Word": word.capitalize(), "WORD": word.upper()}[kind]
-
-    def _word(self) -> str:
-        return self.rng.choice(self.rng.choice((WORDS, WORDS, THINGS, *[ordinary_words()] * 3)))
 
     def letter(self, text: str) -> str:
         rng = self.rng
@@ -597,8 +598,12 @@ def _signed_pair(draw: Draw, wording: _Wording) -> _Values:
     return draw.signed(wording, {"a": a, "b": b})
 
 
+def _add(draw: Draw, wording: _Wording) -> _Values:
+    return draw.signed(wording, draw.years(wording, *draw.pair()))
+
+
 def _subtract(draw: Draw, wording: _Wording) -> _Values:
-    a, b = draw.pair()
+    a, b = draw.years(wording, *draw.pair()).values()
     if a < b and draw.rng.random() < (0.98 if wording.is_story else 0.5):
         a, b = b, a
     return draw.signed(wording, {"a": a, "b": b})
@@ -747,7 +752,7 @@ def _anything(draw: Draw, wording: _Wording) -> _Values:
 
 _ARGUMENT_DRAWERS: dict[str, Callable[[Draw, _Wording], _Values]] = {
     **{program: _list for program, names in PARAMETERS.items() if names == ("numbers",)},
-    "add": _signed_pair,
+    "add": _add,
     "subtract": _subtract,
     "multiply": _signed_pair,
     "divide": _division,

@@ -23,6 +23,7 @@ from ..modeling_neurallib.library import hub_reason
 from ..modeling_neurallib.loaded_libraries import records
 from ..modeling_neurallib.modeling_neurallib import Computer, MachineConfig, NeuralLibForCausalLM
 from ..modeling_neurallib.objective import CallBatch, MarginalObjective
+from ..modeling_neurallib.selector import StateProjection
 from ..modeling_neurallib.sharing import CARD, PublishError
 from .adapters import adapted, is_adapted, language_model_of
 from .arguments import NeuralLibTrainingArguments, TrainingArgumentsError
@@ -38,7 +39,7 @@ from .own_data import DataReport, RowReader, StreamedLessons, is_tokenized, load
 from .publishing import describe, upload
 from .publishing import prepare as prepared_publication
 from .record import source_of, training_record, write_record
-from .whitening import whitened_for
+from .whitening import plain_state, whitened_for
 
 FROZEN = ("heads", "library_keys")
 """What can be trained with the backbone as it is."""
@@ -185,7 +186,7 @@ class NeuralLibTrainer(Trainer):
             )
         if self._tokenizer is None:
             raise TrainingArgumentsError("drift_directions needs the tokenizer: pass processing_class=tokenizer")
-        learning = self._projections()
+        learning = [part.linear for part in self._projections()]
         if not learning:
             raise TrainingArgumentsError(
                 f"drift_directions changes projections that train={self.trained!r} leaves as they are: leave it at 0"
@@ -197,15 +198,14 @@ class NeuralLibTrainer(Trainer):
             if not any(linear is one for one in blind_by_themselves):
                 self.add_callback(BlindToDrift(linear, self._drift))
 
-    def _projections(self) -> list[nn.Linear]:
+    def _projections(self) -> list[StateProjection]:
         """Of features to the states of the heads: those that learn."""
-        parts = [part for computer in self.language_model._computers() for part in (computer, computer.reader)]
-        return [part.projection.linear for part in parts if part.projection.linear.weight.requires_grad]
+        parts = [part.projection for each in self.language_model._computers() for part in (each, each.reader)]
+        return [part for part in parts if part.linear.weight.requires_grad]
 
     def _to_whiten(self) -> list[nn.Linear]:
-        """Projections whose features are not dropped: a channel that is left out is noise in all white directions."""
-        parts = [part.projection for each in self.language_model._computers() for part in (each, each.reader)]
-        return [part.linear for part in parts if part.linear.weight.requires_grad and not part.dropout.share]
+        """Those whose features are not dropped: a channel that is left out is noise in all white directions."""
+        return [part.linear for part in self._projections() if not part.dropout.share]
 
     def _check_whitening(self) -> None:
         if not self.cached or self.trained != "heads":
@@ -563,7 +563,8 @@ class NeuralLibTrainer(Trainer):
             if not self.cached or self._staging is not None:
                 super().save_model(output_dir, _internal_call=True)
             elif self.args.should_save:
-                self.language_model.save_pretrained(folder)
+                # In the middle of training, too: by then projections may be parametrized.
+                self.language_model.save_pretrained(folder, state_dict=plain_state(self.language_model))
                 if self._tokenizer is not None:
                     self._tokenizer.save_pretrained(folder)
             if self.args.should_save and self._staging is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import cast
 
 import numpy as np
 import torch
@@ -71,6 +72,17 @@ def sampled_features(lessons: Lessons) -> Tensor:
     chosen = lessons.lessons[:: max(1, len(lessons) // SAMPLE)][:SAMPLE]
     own = [lessons.cache.own(lesson.conversation) for lesson in chosen]
     return torch.from_numpy(np.concatenate(own).astype(np.float32))
+
+
+def plain_state(model: nn.Module) -> dict[str, Tensor]:
+    """The state of a model as it is without parametrizations: what it computes with, under the names that it is loaded by."""
+    state = model.state_dict()
+    for name, module in model.named_modules():
+        if parametrize.is_parametrized(module, "weight"):
+            prefix = f"{name}.parametrizations.weight."
+            state = {key: value for key, value in state.items() if not key.startswith(prefix)}
+            state[f"{name}.weight"] = cast(Tensor, module.weight).detach()
+    return state
 
 
 @contextmanager

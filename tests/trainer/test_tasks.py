@@ -226,6 +226,15 @@ def test_two_numbers_are_drawn_where_two_are_meant(monkeypatch):
     assert not any(" or " in example.prompt for example in told)
 
 
+def test_years_are_drawn_where_years_are_meant(monkeypatch):
+    lines = {"subtract": "It was built in {b}. How old is it in the year {a}?", "add": "Born in {a}, in which year does she turn {b}?"}
+    for program, line in lines.items():
+        examples = only(monkeypatch, program, line)
+        pairs = [tuple(int(text.replace(",", "")) for text in example.arguments) for example in examples]
+        ours = [(a, b) for a, b in pairs if 1850 <= a <= 2035 and (1850 <= b <= a if program == "subtract" else b < 100)]
+        assert 0.5 * len(pairs) < len(ours) < len(pairs), "mostly, not always"
+
+
 def test_a_price_is_divided_evenly_where_nobody_rounds(monkeypatch):
     examples = only(monkeypatch, "divide", "{name} and {name2} paid {a} dollars for {b} tickets. What does one cost?")
     pairs = [[int(text.replace(",", "")) for text in example.arguments] for example in examples]
@@ -318,13 +327,3 @@ def test_answers_are_those_of_cpython(program):
             assert as_fraction(example.answer) == expected, example
         else:
             assert example.answer == str(expected), example
-
-
-def test_texts_hold_words_that_people_talk_about() -> None:
-    words = tasks.ordinary_words()
-    assert 3_000 < len(words) == len(set(words)) and all(3 <= len(word) <= 16 and word.isalpha() for word in words)
-    assert not {"the", "what", "how", "you"} & set(words)
-    generator = tasks.RequestGenerator(5, "train", programs=("reverse_text",))
-    texts = [example.arguments[0].lower() for example in generator.examples(300, general_share=0.0)]
-    single = [text for text in texts if text in words]
-    assert len(set(single)) > 50 and len(set(single)) > 0.9 * len(single)

@@ -115,6 +115,26 @@ def test_the_trainer_learns_and_leaves_plain_heads(
     assert not torch.allclose(was, other, atol=1e-4), "it has learned nothing"
 
 
+def test_what_is_saved_in_the_middle_of_training_is_plain(
+    tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any, tmp_path: Path
+) -> None:
+    then = []
+
+    class Save(TrainerCallback):
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            trainer.save_model(str(tmp_path / "model"))
+            then.append(trainer.language_model.computer.projection.linear.weight.detach().clone())
+
+    model = fresh(tiny_model)
+    trainer = NeuralLibTrainer(
+        model, arguments(tmp_path / "run", max_steps=1, whitening=0.1), None, ROWS, None, tiny_tokenizer, callbacks=[Save()]
+    )
+    trainer.train()
+    loaded = NeuralLibForCausalLM.from_pretrained(str(tmp_path / "model"))
+    assert torch.equal(loaded.computer.projection.linear.weight, then[0])
+    assert loaded.state_dict().keys() == model.state_dict().keys()
+
+
 def test_features_that_are_dropped_are_not_whitened(
     tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any, tmp_path: Path
 ) -> None:
