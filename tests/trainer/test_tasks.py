@@ -227,7 +227,10 @@ def test_two_numbers_are_drawn_where_two_are_meant(monkeypatch):
 
 
 def test_years_are_drawn_where_years_are_meant(monkeypatch):
-    lines = {"subtract": "It was built in {b}. How old is it in the year {a}?", "add": "Born in {a}, in which year does she turn {b}?"}
+    lines = {
+        "subtract": "It was built in {b}. How old is it in the year {a}?",
+        "add": "Born in {a}, in which year does she turn {b}?",
+    }
     for program, line in lines.items():
         examples = only(monkeypatch, program, line)
         pairs = [tuple(int(text.replace(",", "")) for text in example.arguments) for example in examples]
