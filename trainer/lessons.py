@@ -22,7 +22,6 @@ import torch
 from torch.utils.data import Dataset, Sampler
 from tqdm.auto import tqdm
 
-from ..modeling_neurallib.characters import Characters
 from ..modeling_neurallib.modeling_neurallib import Computer, NeuralLibForCausalLM
 from ..modeling_neurallib.objective import CallBatch, Explanation, MarginalObjective, search
 from ..modeling_neurallib.selector import UNSEEN
@@ -165,7 +164,6 @@ class Lessons(Dataset):  # type: ignore[type-arg]
     def __init__(self, lessons: Sequence[Lesson], cache: FeatureCache, computer: Computer):
         self.lessons, self.cache, self.computer = lessons, cache, computer
         self.table, self.end = computer.table, computer.config.end_of_turn_token_id
-        self._spelt: dict[int, tuple[Characters, np.ndarray]] = {}
 
     def __len__(self) -> int:
         return len(self.lessons)
@@ -182,17 +180,13 @@ class Lessons(Dataset):  # type: ignore[type-arg]
         lesson = self.lessons[index]
         features, base = self.cache[lesson.conversation]
         tokens = lesson.conversation.tokens
-        if index not in self._spelt:
-            goes_on = self.table.goes_on(np.array([tokens]), np.array([-1]))[0]
-            self._spelt[index] = self.table.characters(tokens), goes_on
-        characters, goes_on = self._spelt[index]
         return {
             "features": features,
             "base": base,
             "prompt": lesson.conversation.prompt,
             "quiet": self.quiet_from(lesson),
-            "characters": characters,
-            "goes_on": goes_on,
+            "characters": self.table.characters(tokens),
+            "goes_on": self.table.goes_on(np.array([tokens]), np.array([-1]))[0],
             "explanations": list(lesson.explanations),
             "labelled": lesson.labelled,
             "end": len(tokens) - 1 if len(tokens) > lesson.conversation.prompt and tokens[-1] == self.end else -1,
