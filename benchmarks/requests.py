@@ -3,8 +3,8 @@
     python benchmarks/requests.py unseen      benchmarks/requests_unseen.jsonl, written by someone shown the docstrings only
     python benchmarks/requests.py blind       benchmarks/requests_blind_2.jsonl, likewise, written later by someone else
     python benchmarks/requests.py third       benchmarks/requests_blind_3.jsonl, likewise, by a third writer, later still
-    python benchmarks/requests.py fourth      benchmarks/requests_blind_4.jsonl, by a fourth writer, for the heads before these
-    python benchmarks/requests.py fifth       benchmarks/requests_blind_5.jsonl, by a fifth writer, for the heads that ship alone
+    python benchmarks/requests.py fourth      benchmarks/requests_blind_4.jsonl, by a fourth writer, later still
+    python benchmarks/requests.py fifth       benchmarks/requests_blind_5.jsonl, by a fifth writer, later still
     python benchmarks/requests.py development benchmarks/requests_development.jsonl, by three writers; failures on it were looked at
     python benchmarks/requests.py development_2  benchmarks/requests_development_2.jsonl, likewise, by two other writers
     python benchmarks/requests.py dialogues   benchmarks/requests_dialogues.jsonl: later turns, follow-ups, two requests in one
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import time
 from collections import Counter, defaultdict
@@ -29,7 +30,7 @@ from typing import Any
 
 import torch
 from neurallib.trainer.shipping import SMOLLM2, load_base, load_heads, load_shipped
-from neurallib.trainer.tasks import RequestGenerator
+from neurallib.trainer.tasks import PARAMETERS, RequestGenerator, wordings
 
 HERE = Path(__file__).parent
 SEED = 20_001
@@ -148,6 +149,18 @@ def with_heads(folder: Path | None) -> tuple[Any, Any]:
     return load_heads(base, tokenizer, folder), tokenizer
 
 
+def wording_of(request: str) -> str:
+    """A request without its numbers, capitals and marks."""
+    told = re.sub(r"[-−]?\d[\d.,]*", " # ", request.lower())
+    return re.sub(r"#( (and )?#)+", "#", re.sub(r"[^\w#]+", " ", told).strip())
+
+
+def trained_wordings(program: str) -> set[str]:
+    """:func:`wording_of` all that training draws from, whichever side of its split."""
+    slots = r"\{(a|b|n|numbers|x|y)\}"
+    return {wording_of(re.sub(slots, "7", line.replace("\\n", " "))) for line in wordings(program)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=[*FILES, "seen", "long", "general"])
@@ -178,10 +191,14 @@ def main() -> None:
     else:
         verdicts = Counter()
         programs: dict[str, list[bool]] = defaultdict(list)
+        known = {name: trained_wordings(name) for name in PARAMETERS}
+        new = []  # whether exact, of requests whose words no wording of training has
         for item, (text, calls) in zip(items, found, strict=True):
             outcome = verdict(item, text, calls, model.library)
             verdicts[outcome] += 1
             programs[item["program"]].append(outcome == "exact")
+            if wording_of(item["request"]) not in known.get(item["program"], ()):
+                new.append(outcome == "exact")
             if arguments.show and outcome != "exact":
                 read = [(c.program, c.arguments, c.result) for c in calls]
                 print(outcome, item["program"], repr(item["request"]), "→", repr(text), read)
@@ -190,6 +207,7 @@ def main() -> None:
         report = {
             "requests": len(items),
             "exact": verdicts["exact"] / len(items),
+            "worded unlike training": {"requests": len(new), "exact": sum(new) / len(new) if new else None},
             "worst program": [worst, shares[worst]],
             "errors": {name: count for name, count in verdicts.items() if name != "exact"},
             "programs": shares,
