@@ -194,7 +194,7 @@ class Measurement:
         lessons = [lesson for lesson in found if lesson is not None]
         searched = time.perf_counter()
         cache = FeatureCache(self.model, folder)
-        cache.fill([lesson.conversation for lesson in lessons])
+        cache.fill([lesson.heard(self.writer.end) for lesson in lessons])
         computed = time.perf_counter()
         arguments = NeuralLibTrainingArguments(
             output_dir=str(folder), train="library_keys", tuned_programs=self.held_out, max_steps=steps, learning_rate=rate,

@@ -169,7 +169,7 @@ class NeuralLibTrainingArguments(TrainingArguments):
     )
     bf16_features: bool = field(
         default=False,
-        metadata={"help": "Compute those states in bfloat16: several times faster on processors that multiply it."},
+        metadata={"help": "Compute those states in bfloat16 where the processor multiplies it, which is several times faster."},
     )
     on_bad_row: str = field(
         default="refuse", metadata={"help": "Rows that cannot be read: 'refuse' the data set, or 'skip' them."}

@@ -9,6 +9,7 @@ import os
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +18,11 @@ import torch
 from torch import distributed
 from transformers import LlamaConfig
 from transformers.cache_utils import DynamicCache
+from transformers.utils import logging
 
 from ..modeling_neurallib.modeling_neurallib import NeuralLibForCausalLM
+
+logger = logging.get_logger(__name__)
 
 SHARD = 512
 """Conversations a file: what an interruption can cost."""
@@ -42,6 +46,13 @@ class Conversation:
         return hashlib.sha256(np.array((self.prompt, *self.tokens), dtype=np.int64).tobytes()).hexdigest()[:32]
 
 
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether a device multiplies bfloat16 itself. A processor without AVX-512 is told to by software, a hundred times slower."""
+    if device.type != "cpu":
+        return True
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 class FeatureCache:
     """Features float16 and the backbone's log-probability of each next token, memory-mapped, in shards of conversations.
 
@@ -50,12 +61,14 @@ class FeatureCache:
 
     Args:
         model: the backbone. directory: parent of the folder, which is named by a hash of the backbone's weights.
-        bf16: compute in bfloat16: several times faster on processors that multiply it.
+        bf16: compute in bfloat16, where the device multiplies it: see :func:`multiplies_bf16`.
     """
 
     def __init__(self, model: NeuralLibForCausalLM, directory: Path, bf16: bool = False):
-        self.model, self.bf16 = model, bf16
-        self.directory = directory / (backbone_hash(model) + ("-bf16" if bf16 else ""))
+        self.model, self.bf16 = model, bf16 and multiplies_bf16(model.device)
+        if self.bf16 != bf16:
+            logger.warning("this processor does not multiply bfloat16: features are computed in float32")
+        self.directory = directory / (backbone_hash(model) + ("-bf16" if self.bf16 else ""))
         self.directory.mkdir(parents=True, exist_ok=True)
         self._places: dict[str, tuple[np.ndarray, np.ndarray, tuple[int, int, int, int]]] = {}
         self._opened: set[str] = set()
@@ -164,7 +177,9 @@ class FeatureCache:
                     )
                     features[at : at + length] = model.model.features(output.hidden_states)[0].cpu().numpy()
                     at += length
-                for batch in _batches(group, length, batch_tokens):
+                replied = [conversation for conversation in group if len(conversation.tokens) > conversation.prompt]
+                silent = [conversation for conversation in group if len(conversation.tokens) == conversation.prompt]
+                for batch in [*_batches(silent, length, batch_tokens), *_batches(replied, length, batch_tokens)]:
                     longest = max(len(c.tokens) for c in batch) - length
                     own = torch.zeros(len(batch), longest, dtype=torch.long)
                     mask = torch.zeros(len(batch), length + longest, dtype=torch.long)
@@ -174,10 +189,12 @@ class FeatureCache:
                     past = copy.deepcopy(cache)
                     if length:
                         past.batch_repeat_interleave(len(batch))
-                    output = model.model(
-                        own.to(model.device), attention_mask=mask.to(model.device), cache=past, use_cache=True,
-                        decide_calls=False, output_hidden_states=True,
-                    )  # fmt: skip
+                    words = any(len(c.tokens) > c.prompt for c in batch)
+                    with nullcontext() if words else lower_layers_alone(model):
+                        output = model.model(
+                            own.to(model.device), attention_mask=mask.to(model.device), cache=past, use_cache=True,
+                            decide_calls=False, output_hidden_states=True,
+                        )  # fmt: skip
                     found = model.model.features(output.hidden_states).cpu().numpy()
                     for row, conversation in enumerate(batch):
                         count = len(conversation.tokens) - length
@@ -198,6 +215,18 @@ class FeatureCache:
         features.flush()
         np.save(folder / "base.npy", base)
         (folder / "index.json").write_text(json.dumps({"shape": [total, width], "spans": spans}))
+
+
+@contextmanager
+def lower_layers_alone(model: NeuralLibForCausalLM) -> Iterator[None]:
+    """Within, the backbone runs no further than features need: one layer beyond the last of theirs, whose state would else be
+    the normalised one."""
+    config, layers = model.config, model.config.num_hidden_layers
+    config.num_hidden_layers = min(layers, max(config.feature_layers or [layers]) + 1)
+    try:
+        yield
+    finally:
+        config.num_hidden_layers = layers
 
 
 def _on_disk(path: Path, shape: tuple[int, int]) -> np.memmap:

@@ -26,7 +26,7 @@ from ..modeling_neurallib.modeling_neurallib import Computer, NeuralLibForCausal
 from ..modeling_neurallib.objective import CallBatch, Explanation, MarginalObjective, search
 from ..modeling_neurallib.selector import UNSEEN
 from ..modeling_neurallib.writer import LEADS, lead_at_the_end, result_tokens
-from .arguments import share_of_labels
+from .arguments import NeuralLibTrainingArguments, share_of_labels
 from .carriers import spots
 from .dialogues import Dialogue, DialogueGenerator, DialogueShares
 from .features import Conversation, FeatureCache
@@ -49,14 +49,31 @@ class Lesson:
     Attributes:
         dialogue: where it comes from. conversation: its tokens.
         explanations: the calls that explain its reply; none for a conversation in which nothing is called.
-        labelled: they were given, not searched for, so the backbone alone is no explanation. An answer that it says nearly as
-            well ("2") would otherwise keep a call from being learned at all.
+        alone: the backbone alone explains the reply, too. Not where calls were given, or where ``alone_weight`` is 0: an answer
+            that it says nearly as well ("2") would otherwise keep a call from being learned at all.
     """
 
     dialogue: Dialogue
     conversation: Conversation
     explanations: tuple[Explanation, ...]
-    labelled: bool = False
+    alone: bool = True
+
+    def heard(self, end: int | None) -> Conversation:
+        """What the heads must see of the conversation, and the backbone compute.
+
+        The prompt alone, where the result of each call that explains the reply is all of it: then nothing is decided within it,
+        and nobody asks what the backbone would say.
+
+        Args:
+            end: the token that ends a turn.
+        """
+        tokens, prompt = self.conversation.tokens, self.conversation.prompt
+        whole = (prompt - 1, len(tokens) - 1 - prompt)
+        if self.alone or not self.explanations or tokens[-1] != end:
+            return self.conversation
+        if any((one.start, one.length) != whole for one in self.explanations):
+            return self.conversation
+        return Conversation(tokens[:prompt], prompt)
 
 
 Pair = tuple[Dialogue, Conversation]
@@ -70,6 +87,7 @@ class LessonWriter:
         self.table = model.computer.table
         self.objective = MarginalObjective(model.computer, recipe.budget)
         self.end = model.config.end_of_turn_token_id
+        self.alone = float(recipe.arguments.get("alone_weight", NeuralLibTrainingArguments.alone_weight)) > 0
 
     def prompt(self, messages: Sequence[str], system: str | None) -> list[int]:
         """Tokens of a conversation (user, assistant, user, …), up to where the next reply begins."""
@@ -155,7 +173,7 @@ class LessonWriter:
             found = self.objective.explain(conversation.tokens, list(decisions), characters)
         counts = Counter((one.start, one.length) for one in found)
         kept = tuple(one for one in found if counts[one.start, one.length] <= self.recipe.most_explanations)
-        return Lesson(dialogue, conversation, kept, labelled) if kept else None
+        return Lesson(dialogue, conversation, kept, self.alone and not labelled) if kept else None
 
 
 class Lessons(Dataset):  # type: ignore[type-arg]
@@ -178,18 +196,19 @@ class Lessons(Dataset):  # type: ignore[type-arg]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         lesson = self.lessons[index]
-        features, base = self.cache[lesson.conversation]
-        tokens = lesson.conversation.tokens
+        heard, whole = lesson.heard(self.end), lesson.conversation.tokens
+        features, base = self.cache[heard]
+        tokens = heard.tokens
         return {
             "features": features,
             "base": base,
-            "prompt": lesson.conversation.prompt,
+            "prompt": heard.prompt,
             "quiet": self.quiet_from(lesson),
             "characters": self.table.characters(tokens),
             "goes_on": self.table.goes_on(np.array([tokens]), np.array([-1]))[0],
             "explanations": list(lesson.explanations),
-            "labelled": lesson.labelled,
-            "end": len(tokens) - 1 if len(tokens) > lesson.conversation.prompt and tokens[-1] == self.end else -1,
+            "alone": lesson.alone,
+            "end": len(whole) - 1 if len(whole) > heard.prompt and whole[-1] == self.end else -1,
         }
 
 
@@ -257,7 +276,7 @@ def collate(items: Sequence[dict[str, Any]]) -> dict[str, CallBatch]:
             base,
             [item["explanations"] for item in items],
             [item["end"] for item in items],
-            frozenset(row for row, item in enumerate(items) if item["labelled"]),
+            frozenset(row for row, item in enumerate(items) if not item["alone"]),
         )
     }
 
@@ -456,10 +475,10 @@ def restored(dialogue: Dialogue, conversation: Conversation, labelled: bool, sto
         Explanation(start, program, tuple(tuple((s, e) for s, e in argument) for argument in pieces), *others)
         for start, program, pieces, *others in stored
     ]
-    return Lesson(dialogue, conversation, tuple(explanations), labelled)
+    return Lesson(dialogue, conversation, tuple(explanations), alone)
 
 
-SEARCH = 3
+SEARCH = 4
 """Version of the search, by which what earlier versions found is told apart."""
 
 _WORK: Callable[[Sequence[int]], list[Any]] | None = None
@@ -489,7 +508,7 @@ def lessons_of(
     remembered = directory / f"explanations-{split}-{_search_hash(writer, pairs, labelled)}.json"
     if remembered.exists():
         found = [
-            restored(*pair, own, stored)
+            restored(*pair, writer.alone and not own, stored)
             for pair, own, stored in zip(pairs, labelled, json.loads(remembered.read_text()), strict=True)
         ]
     else:
@@ -508,5 +527,6 @@ def with_features(lessons: Sequence[Lesson], model: NeuralLibForCausalLM, recipe
     """Lessons with their features, which are remembered in ``directory``; processes that train together divide the work."""
     with tqdm(total=len(lessons), desc="features of the backbone") as bar:
         cache = FeatureCache(model, directory / "features", bool(recipe.arguments.get("bf16_features")))
-        cache.fill([lesson.conversation for lesson in lessons], progress=bar.update)
+        end = model.config.end_of_turn_token_id
+        cache.fill([lesson.heard(end) for lesson in lessons], progress=bar.update)
     return Lessons(lessons, cache, model.computer)

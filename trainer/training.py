@@ -277,7 +277,8 @@ class NeuralLibTrainer(Trainer):
             self.language_model.to(self._args.device)  # type: ignore[arg-type]  # the stub of transformers
             cache = FeatureCache(self.language_model, self._features, self.ours.bf16_features)
             with tqdm(total=len(lessons), desc=f"{name}: features of the backbone") as bar:
-                cache.fill([lesson.conversation for lesson in lessons], progress=bar.update)
+                end = self.language_model.config.end_of_turn_token_id
+                cache.fill([lesson.heard(end) for lesson in lessons], progress=bar.update)
         return Lessons(lessons, cache, self.language_model.computer)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:

@@ -70,7 +70,7 @@ def whitening_of(features: Tensor, layers: int, ridge: float) -> Tensor:
 def sampled_features(lessons: Lessons) -> Tensor:
     """[N, layers·H], those of a sample of lessons; what many conversations begin with is left out."""
     chosen = lessons.lessons[:: max(1, len(lessons) // SAMPLE)][:SAMPLE]
-    own = [lessons.cache.own(lesson.conversation) for lesson in chosen]
+    own = [lessons.cache.own(lesson.heard(lessons.end)) for lesson in chosen]
     return torch.from_numpy(np.concatenate(own).astype(np.float32))
 
 

@@ -14,10 +14,11 @@ import torch
 from conftest import make_tokenizer
 from neurallib.modeling_neurallib.objective import CallBatch, MarginalObjective, lengthened, pieces_text
 from neurallib.modeling_neurallib.selector import UNSEEN
+from neurallib.trainer import features
 from neurallib.trainer.arguments import TrainingArgumentsError
 from neurallib.trainer.checkpoints import MADE_WITH, CheckpointError, SavingError
 from neurallib.trainer.dialogues import Dialogue
-from neurallib.trainer.features import FeatureCache, backbone_hash
+from neurallib.trainer.features import FeatureCache, backbone_hash, lower_layers_alone, multiplies_bf16
 from neurallib.trainer.lessons import Lessons, LessonWriter, collate
 from neurallib.trainer.outcomes import decided
 from neurallib.trainer.recipe import Recipe, RecipeError
@@ -90,6 +91,50 @@ def test_cached_features_are_the_models(lessons: Lessons, tiny_model: NeuralLibF
         torch.testing.assert_close(torch.from_numpy(features).float(), expected, atol=3e-3, rtol=3e-3)
         for position in range(lesson.conversation.prompt - 1, tokens.shape[1] - 1):
             assert base[position] == pytest.approx(float(scores[position, tokens[0, position + 1]]), abs=1e-3)
+
+
+def test_only_what_something_is_decided_from_is_computed(
+    lessons: Lessons, tiny_model: NeuralLibForCausalLM, tmp_path: Path
+) -> None:
+    """Where one call's result is the whole reply, features of the prompt give the likelihood, and the gradient, of the whole."""
+    computer, end = tiny_model.computer.eval(), tiny_model.config.end_of_turn_token_id
+    computer.selector.no_call.bias.data.zero_()
+    computer.alone_weight = 0.0
+    told = [dataclasses.replace(lesson, alone=False) for lesson in lessons.lessons]
+    cut = [lesson.heard(end) != lesson.conversation for lesson in told]
+    single = [len(lesson.dialogue.steps) == 1 for lesson in told]
+    assert any(cut) and not all(single) and all(one >= other for one, other in zip(single, cut, strict=True))
+    assert all(lesson.heard(end) == lesson.conversation for lesson in lessons.lessons), "the backbone's words count there"
+    cache = FeatureCache(tiny_model, tmp_path / "heard")
+    passes, layers = [], tiny_model.config.num_hidden_layers
+    watch = tiny_model.model.layers[-1].register_forward_hook(lambda *_: passes.append(1))
+    tiny_model.config.feature_layers, chosen = [0], tiny_model.config.feature_layers
+    with lower_layers_alone(tiny_model):
+        tiny_model.model(torch.tensor([[3, 4]]), decide_calls=False)
+    tiny_model.config.feature_layers = chosen
+    watch.remove()
+    assert not passes and tiny_model.config.num_hidden_layers == layers
+    cache.fill([lesson.heard(end) for lesson in told])
+    found = []
+    for each in (lessons, Lessons(told, cache, computer)):
+        batch = collate([each[i] for i in range(len(each))])["batch"]
+        computer.zero_grad(set_to_none=True)
+        likelihoods, _ = MarginalObjective(computer).score(batch)
+        likelihoods.sum().backward()
+        assert computer.selector.query.weight.grad is not None and computer.reader.scores.weight.grad is not None
+        found.append((likelihoods.detach(), computer.selector.query.weight.grad, computer.reader.scores.weight.grad))
+    for whole, heard in zip(*found, strict=True):
+        torch.testing.assert_close(heard, whole, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("multiplied", [True, False])
+def test_bfloat16_is_for_processors_that_multiply_it(
+    tiny_model: NeuralLibForCausalLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, multiplied: bool
+) -> None:
+    monkeypatch.setattr(features, "multiplies_bf16", lambda device: multiplied)
+    cache = FeatureCache(tiny_model, tmp_path, bf16=True)
+    assert cache.bf16 is multiplied and cache.directory.name.endswith("-bf16") is multiplied
+    assert multiplies_bf16(torch.device("cuda"))
 
 
 def test_features_belong_to_one_backbone(tiny_model: NeuralLibForCausalLM) -> None:
