@@ -59,7 +59,7 @@ class Explanation:
 
 
 def number_pieces(text: str) -> list[Piece]:
-    """Maximal runs of decimal digits, each with a sign that touches it and follows no letter, digit or bracket."""
+    """Maximal runs of decimal digits, each with a sign that touches it and follows no letter, digit, bracket or point."""
     pieces: list[Piece] = []
     position = 0
     while position < len(text):
@@ -72,7 +72,7 @@ def number_pieces(text: str) -> list[Piece]:
         if (
             start
             and text[start - 1] in "-−+"
-            and (start == 1 or not (text[start - 2].isalnum() or text[start - 2] in ")].,"))
+            and (start == 1 or not (text[start - 2].isalnum() or text[start - 2] in ")]."))
         ):
             start -= 1
         pieces.append((start, position))
@@ -137,7 +137,13 @@ def result_spans(text: str, most: int = 12) -> list[Piece]:
     for quoted in re.finditer(r"[\"'“*`](.+?)[\"'”*`]", text):
         spans.add(quoted.span(1))
     spans.update(number_pieces(text))
-    return sorted(span for span in spans if text[slice(*span)].strip() == text[slice(*span)] != "")[:most]
+    return sorted({_trimmed(text, *span) for span in spans if text[slice(*span)].strip()})[:most]
+
+
+def _trimmed(text: str, start: int, end: int) -> Piece:
+    """A stretch of a text without the white space at its edges."""
+    part = text[start:end]
+    return start + len(part) - len(part.lstrip()), end - len(part) + len(part.rstrip())
 
 
 Labelling = tuple[tuple[Piece, ...], ...]
@@ -228,7 +234,13 @@ def search(
         results_of.update((call, outcome.text) for call, outcome in zip(new, outcomes, strict=True))
         return [results_of[call] for call in calls]
 
-    groups = [(index, name, *kind) for index, name, arity in programs for kind in kinds[arity]]
+    # Numbers of all programs go before spans of any: what a budget leaves out is the unlikely.
+    groups = [
+        (index, name, *kinds[arity][number])
+        for number in range(max(map(len, kinds.values()), default=0))
+        for index, name, arity in programs
+        if number < len(kinds[arity])
+    ]
     probes = [(index, name, labelling) for index, name, first, _ in groups for labelling in first]
     results = run(probes)
     tried: list[tuple[int, Labelling, str | None]] = []
@@ -627,7 +639,7 @@ class MarginalObjective:
 
     def stretches(self, characters: Characters, count: int) -> list[tuple[int, str]]:
         """(offset, text) of what is searched: the last message, and that with the two before it, if there are any."""
-        edges = [*np.flatnonzero(characters.boundary[:count]).tolist(), count]
+        edges = sorted({0, *np.flatnonzero(characters.boundary[:count]).tolist(), count})
         stretches = [(a, b) for a, b in pairwise(edges) if len(characters.text(a, b).split()) > 1]
         stretches = stretches or list(pairwise(edges))[-1:]
         spans = stretches[-1:]
@@ -640,7 +652,8 @@ class MarginalObjective:
         table = self.computer.table
         characters = table.characters(reply)
         text = characters.text()
-        spans = [(0, len(text))] if whole else result_spans(text)
+        lead_of_all = max((len(before) for before in LEADS if text.startswith(before)), default=0)
+        spans = [(lead_of_all, len(text))] if whole else result_spans(text)
         for start, end in spans:
             wanted = text[start:end]
             for lead, before in enumerate(LEADS):

@@ -21,6 +21,7 @@ from typing import Any
 
 from . import tasks
 from .tasks import ATTEMPTS, BLOCK, GENERAL, NAMES, PARAMETERS, PLACES, Draw, Example, Split, TaskError, random_of
+from .worked_examples import patterns, task_line
 
 #: Characters of a message: (number of the message, start, end), the end excluded.
 Piece = tuple[int, int, int]
@@ -93,6 +94,7 @@ class DialogueShares:
         later: one or two earlier turns, then a fresh request, or a message after a result in which nothing must be called.
         follow_up: a message of which one argument is the result of the turn before.
         several: one message with two or three requests.
+        examples: one message with solved examples before the request (:mod:`.worked_examples`).
 
     Raises:
         TaskError: a share is negative, or their sum exceeds 1.
@@ -102,6 +104,7 @@ class DialogueShares:
     later: float = 0.2
     follow_up: float = 0.2
     several: float = 0.12
+    examples: float = 0.0
 
     def __post_init__(self) -> None:
         values = [getattr(self, field.name) for field in fields(self)]
@@ -476,6 +479,8 @@ class DialogueGenerator:
             return turns.dialogue([step])
         if kind == "several":
             return (yield from self._of_several(rng, turns))
+        if kind == "examples":
+            return (yield from self._after_examples(rng, turns))
         if kind == "follow_up":
             if rng.random() < 0.25:
                 yield from self._earlier_turn(rng, turns, talk=0.3)
@@ -562,6 +567,30 @@ class DialogueGenerator:
         (answer,) = yield from _results([(wording.program, tuple(arguments))])
         turns.take(example.prompt, wording.identifier)
         return Step(wording.program, tuple(arguments), answer, tuple(map(tuple, spans)))
+
+    def _after_examples(self, rng: Random, turns: _Turns) -> _Making:
+        """One message with one to four solved examples before its request; returns the conversation."""
+        found = patterns(self.split)
+        if not found:
+            raise _Unfit(f"no pattern of examples in the split {self.split!r}")
+        pattern, program = rng.choice(found), rng.choice(self.programs)
+        wordings = _short(program, self.split)
+        if not wordings and not pattern.bare:
+            raise _Unfit(f"no short wording of {program} in the split {self.split!r}")
+        identifier, line = pattern.line(rng, program, wordings)
+        # An instruction, or a request, says what to do once; examples alone say it two times or more.
+        task = task_line(rng, program) if pattern.bare and rng.random() < 0.6 else ""
+        count = rng.choice((1, 1, 2, 2, 3) if task or not pattern.bare else (2, 2, 3, 3, 4))
+        asked = [self._requests.filled(rng, program, line, surrounded=0) for _ in range(count + 1)]
+        if len({example.arguments for example in asked}) <= count:
+            raise _Unfit(f"{line!r}: an example is the request")
+        answers = yield from _results([(program, example.arguments) for example in asked])
+        *examples, request = asked
+        message, spans = pattern.message(task, list(zip(examples, answers[:-1], strict=True)), request)
+        turns.messages.append(message)
+        turns.wordings += [pattern.identifier, identifier]
+        pieces = tuple(tuple((0, start, end) for start, end in own) for own in spans)
+        return turns.dialogue([Step(program, request.arguments, answers[-1], pieces)])
 
     def _of_several(self, rng: Random, turns: _Turns) -> _Making:
         """One message with several requests; returns the conversation."""

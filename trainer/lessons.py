@@ -41,6 +41,12 @@ SYSTEM_MESSAGES = (
 )
 """Besides the chat template's own, which three of four conversations have."""
 
+PLAIN = (
+    "{}", "{}", "{}\n", "{}\n", "{}\n\n", "Q: {}\nA:", "Q: {}\nA:", "Question: {}\nAnswer:", "{}\nAnswer:", "{} Answer:",
+    "User: {}\nAssistant:", "Human: {}\nAI:", "Instruction: {}\nResponse:", "### Instruction:\n{}\n\n### Response:\n",
+)  # fmt: skip
+"""How a message stands where there is no chat template, or who asks does not use it; {} is the message."""
+
 
 @dataclass(frozen=True)
 class Lesson:
@@ -97,6 +103,10 @@ class LessonWriter:
         encoded = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)
         return list(encoded["input_ids"])
 
+    def plain(self, message: str, frame: str) -> list[int]:
+        """Tokens of a message without the chat template, in one of the frames :data:`PLAIN`."""
+        return list(self.tokenizer(frame.replace("{}", message))["input_ids"])
+
     def reply(self, dialogue: Dialogue) -> list[int]:
         """Tokens of the reply: what stands around the results as the tokenizer cuts it, results as the writer does."""
         *befores, after = dialogue.around
@@ -108,9 +118,14 @@ class LessonWriter:
             tokens += result_tokens(self.table, lead, step.answer)
         return tokens + (self.tokenizer.encode(after, add_special_tokens=False) if after else [])
 
-    def conversation(self, dialogue: Dialogue, system: str | None) -> Conversation:
-        """The tokens of a dialogue, with its reply if something must be called."""
-        prompt = self.prompt(dialogue.messages, system)
+    def conversation(self, dialogue: Dialogue, system: str | None, frame: str | None = None) -> Conversation:
+        """The tokens of a dialogue, with its reply if something must be called; without the chat template in a ``frame``."""
+        if frame is None:
+            prompt = self.prompt(dialogue.messages, system)
+        else:
+            prompt = self.plain(dialogue.messages[0], frame)
+            lead = "" if frame[-1] == "\n" else " "
+            dialogue = dataclasses.replace(dialogue, reply=lead + "\n".join("{}" for _ in dialogue.steps))
         if not dialogue.steps:
             return Conversation(tuple(prompt), len(prompt))
         return Conversation((*prompt, *self.reply(dialogue), self.end), len(prompt))
@@ -329,10 +344,13 @@ def conversations(writer: LessonWriter, split: str, count: int, directory: Path)
     dialogues = list(generator.dialogues(count, shares))
     draws = [random.Random(f"{recipe.seed}:{split}:{number}") for number in range(count)]
     systems = [draw.choice(SYSTEM_MESSAGES) if draw.random() < 0.25 else None for draw in draws]
+    frames = [_frame(recipe, split, number, dialogue) for number, dialogue in enumerate(dialogues)]
     spoken = [
         number
         for number, (dialogue, draw) in enumerate(zip(dialogues, draws, strict=True))
-        if len(dialogue.steps) == len(dialogue.messages) == 1 and draw.random() < recipe.sentence_share
+        if len(dialogue.steps) == len(dialogue.messages) == 1
+        and draw.random() < recipe.sentence_share
+        and frames[number] is None
     ]
     prompts = [writer.prompt(dialogues[number].messages, systems[number]) for number in spoken]
     for number, reply in zip(spoken, sampled_replies(writer, prompts, directory), strict=True):
@@ -342,8 +360,18 @@ def conversations(writer: LessonWriter, split: str, count: int, directory: Path)
         if template is not None:
             dialogues[number] = dataclasses.replace(dialogue, reply=template)
     return [
-        (dialogue, writer.conversation(dialogue, system)) for dialogue, system in zip(dialogues, systems, strict=True)
+        (dialogue, writer.conversation(dialogue, system, frame))
+        for dialogue, system, frame in zip(dialogues, systems, frames, strict=True)
     ]
+
+
+def _frame(recipe: Recipe, split: str, number: int, dialogue: Dialogue) -> str | None:
+    """The frame of a message that stands without the chat template; None for a conversation with it."""
+    draw = random.Random(f"plain:{recipe.seed}:{split}:{number}")
+    if len(dialogue.messages) > 1 or draw.random() >= recipe.plain_share:
+        return None
+    # A message that ends as a frame does is its own.
+    return "{}" if dialogue.messages[0][-1:] in (":", ">", "=", "→") else draw.choice(PLAIN)
 
 
 def written_by_the_backbone(writer: LessonWriter, directory: Path) -> list[Pair]:
@@ -467,7 +495,7 @@ def _search_hash(writer: LessonWriter, pairs: Sequence[Pair], labelled: Sequence
     return hashlib.sha256(json.dumps([*told, [c.digest for _, c in pairs]]).encode()).hexdigest()[:16]
 
 
-def restored(dialogue: Dialogue, conversation: Conversation, labelled: bool, stored: list[Any] | None) -> Lesson | None:
+def restored(dialogue: Dialogue, conversation: Conversation, alone: bool, stored: list[Any] | None) -> Lesson | None:
     """A lesson whose explanations were searched for before."""
     if stored is None:
         return None

@@ -67,6 +67,7 @@ class Recipe:
             within replies.
         sentence_share: part of the plain requests whose reply is a sentence of the backbone's, with the result put in;
             several results have a line each. reply_tokens: the most tokens that the backbone writes.
+        plain_share: part of the conversations of one message that have no chat template around them.
         supervision: "answers" (the search explains them), "calls" (the truth is given), or a share of requests with the truth.
         labelled: program → the share of its requests whose truth is given, where answers alone do not suffice for it.
         budget: exact runs spent on the search of one answer. most_explanations: an answer with more is left out.
@@ -97,6 +98,7 @@ class Recipe:
     replies: int = 300
     reply_tokens: int = 32
     sentence_share: float = 0.08
+    plain_share: float = 0.0
     supervision: str | float = "answers"
     labelled: dict[str, float] = field(default_factory=dict)
     budget: int = 6_000
@@ -131,18 +133,21 @@ class Recipe:
             RecipeError: no such file, not a mapping, an unknown key (the nearest valid one is named), a value of another type.
         """
         try:
-            values = yaml.safe_load(Path(path).read_text()) or {}
+            values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
         except OSError as error:
             raise RecipeError(f"the recipe {path} cannot be read: {error.strerror}") from error
-        except yaml.YAMLError as error:
-            raise RecipeError(f"the recipe {path} is not YAML: {error}") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise RecipeError(f"the recipe {path} is not YAML: {' '.join(str(error).split())}") from error
         if not isinstance(values, dict):
             raise RecipeError(f"the recipe {path} must be a mapping of keys to values, found {type(values).__name__}")
         for override in overrides:
             key, equals, value = override.partition("=")
             if not equals:
                 raise RecipeError(f"an override has the form key=value, found {override!r}")
-            values[key] = yaml.safe_load(value)
+            try:
+                values[key] = yaml.safe_load(value)
+            except yaml.YAMLError as error:
+                raise RecipeError(f"the value of {override!r} is not YAML: {' '.join(str(error).split())}") from error
         recipe = cls(**cls._checked(values))
         recipe.parts()
         return recipe

@@ -55,6 +55,10 @@ _COUNTED = re.compile(
     r"\b",
     re.IGNORECASE,
 )
+_OF_ALL_KINDS = re.compile(
+    r"\b(things|objects|items|animals|pets|fruits?|vegetables|toys|tools|instruments|pieces|goods|articles)\b", re.IGNORECASE
+)
+"""What says in a sum that things of several kinds are counted together."""
 _BEST_OF = {"maximum", "minimum"}
 _OF_TWO = re.compile(r"\b(two|bigger|larger|greater|higher|smaller|lesser|lower)\b", re.IGNORECASE)
 """A comparative is mostly of two numbers."""
@@ -733,7 +737,11 @@ def _text(draw: Draw, wording: _Wording) -> _Values:
 
 def _letter(draw: Draw, wording: _Wording) -> _Values:
     text = draw.text(wording)
-    return {"text": text, "letter": draw.letter(text)}
+    letter = draw.letter(text)
+    plural = any(after.startswith("s") for _, after in wording.places("letter"))
+    if plural and draw.rng.random() < 0.4 and len(letter.upper()) == 1:  # "how many Ls"
+        letter = letter.upper()
+    return {"text": text, "letter": letter}
 
 
 def _expression(draw: Draw, wording: _Wording) -> _Values:
@@ -795,7 +803,8 @@ _BLOCK_STYLES = {"\n": 5.0, "- ": 2, "* ": 1, "• ": 1, ",\n": 1, "1. ": 0.4, "
 
 
 def _render_list(
-    rng: Random, numbers: list[str], before: str, after: str, owner: int, story: bool, units: bool, alternatives: bool
+    rng: Random, numbers: list[str], before: str, after: str, owner: int, story: bool, units: bool, alternatives: bool,
+    kinds: bool = False,
 ) -> list[_Segment]:
     """A list as people write it: numbers are pieces of the argument, all between them is fixed."""
     code = before[-1:] in ("(", "[", "{", '"', "'") and bool(before)
@@ -813,9 +822,9 @@ def _render_list(
         and positive
         and before[-1:] in ("", " ", "\n")
         and "=" not in before
-        and rng.random() < 0.24
+        and rng.random() < (0.8 if kinds else 0.24)
     ):
-        return _render_story(rng, numbers, owner, after in ("", "\n") and rng.random() < 0.15, units)
+        return _render_story(rng, numbers, owner, after in ("", "\n") and rng.random() < 0.15, units, kinds)
     alone = (not before or before[-1] == "\n" or before.endswith(": ")) and (not after or after[0] == "\n")
     if alone and rng.random() < 0.3:
         style = _weighted(rng, _BLOCK_STYLES)
@@ -850,15 +859,26 @@ def _render_list(
     return _joined(numbers, style, style, owner)
 
 
+def _different(rng: Random, entries: Sequence[str], count: int) -> list[str]:
+    """Different entries, as long as there are enough."""
+    return rng.sample(entries, count) if count <= len(entries) else rng.choices(entries, k=count)
+
+
 def _unit(rng: Random) -> str:
     unit = rng.choice(_UNITS)
     return unit if unit in "%°" or (len(unit) < 3 and rng.random() < 0.5) else f" {unit}"
 
 
-def _render_story(rng: Random, numbers: list[str], owner: int, block: bool, units: bool) -> list[_Segment]:
-    """Numbers with a unit (if ``units``) or a label each: ``Mon 5, Tue 3``, ``5 kg, 3 kg``, ``$5, $3``."""
+def _render_story(
+    rng: Random, numbers: list[str], owner: int, block: bool, units: bool, kinds_of_things: bool = False
+) -> list[_Segment]:
+    """Numbers with a unit (if ``units``) or a label each: ``Mon 5, Tue 3``, ``5 kg, 3 kg``, ``$5, $3``, ``5 cups, 3 forks``."""
     kinds = {"name": 3.0, "label": 3, "owner": 1, "when": 2.5, "table": 1.5 if block else 0}
-    kind = _weighted(rng, {**kinds, "unit": 4, "currency": 2, "thing": 1, "things": 1} if units else kinds)
+    if kinds_of_things:
+        kinds["things"] = 40.0
+    elif units:
+        kinds |= {"unit": 4, "currency": 2, "thing": 1, "things": 1}
+    kind = _weighted(rng, kinds)
     before, after = [""] * len(numbers), [""] * len(numbers)
     if kind == "unit":
         after = [_unit(rng)] * len(numbers)
@@ -867,7 +887,7 @@ def _render_story(rng: Random, numbers: list[str], owner: int, block: bool, unit
     elif kind == "thing":
         after = [" " + rng.choice(THINGS)] * len(numbers)
     elif kind == "things":
-        after = [" " + thing for thing in rng.choices(THINGS, k=len(numbers))]
+        after = [" " + thing for thing in _different(rng, THINGS, len(numbers))]
     elif kind == "owner":
         after = [
             rng.choice((" for {}", " from {}", " ({})")).replace("{}", name)
@@ -884,7 +904,7 @@ def _render_story(rng: Random, numbers: list[str], owner: int, block: bool, unit
         table = kind == "table"
         labelled = kind == "label" or (table and rng.random() < 0.5)
         fitting = [labels for labels in _LABELS if len(labels) >= len(numbers)] if labelled else []
-        people = rng.sample(NAMES, len(numbers)) if len(numbers) <= len(NAMES) else rng.choices(NAMES, k=len(numbers))
+        people = _different(rng, NAMES, len(numbers))
         labels = rng.choice(fitting)[: len(numbers)] if fitting else people
         mark = rng.choice((" ", " ", ": ", ": ", " = ", " has " if kind == "name" else " - "))
         if table and rng.random() < 0.5:
@@ -990,6 +1010,7 @@ def _render(
                 program in _STORY_LISTS,
                 not wording.is_story,
                 program in _BEST_OF and asks,
+                program == "sum_numbers" and _OF_ALL_KINDS.search(wording.line) is not None,
             )
         elif part == "text":
             segments += _render_text(rng, value, before, after, owner)

@@ -12,7 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from neurallib.modeling_neurallib.dense_objective import DenseObjectiveError, soft_copy
 from neurallib.modeling_neurallib.labelling import argument_texts
-from neurallib.modeling_neurallib.objective import longer_numbers, number_pieces, pieces_text, proposals, search
+from neurallib.modeling_neurallib.objective import (
+    longer_numbers,
+    number_pieces,
+    pieces_text,
+    proposals,
+    result_spans,
+    search,
+)
 from torch.nn.functional import one_hot
 from transformers import LlamaForCausalLM
 
@@ -161,6 +168,36 @@ def test_search_finds_the_call_and_the_spurious_one(tiny_library: Any) -> None:
         for one in search(tiny_library, programs, text, "4", 500)
     }
     assert found == {(tiny_library.name, "add"), (tiny_library.name, "double")}
+
+
+def test_a_small_budget_is_spent_on_the_numbers_of_all_programs(tiny_library: Any) -> None:
+    """Spans of the first program's are left out before the numbers of the last one's."""
+    text = "In the long story of the two old kings and their many sheep, add 12, 30, 4, 8, 15, 16, 23, 42, 77 and 99 to it"
+    programs = [(i, name, len(p.parameters)) for i, (name, p) in enumerate(tiny_library.programs.items())]
+    wanted = str(2 * 42)
+    ordered = [*sorted(programs, key=lambda program: program[1] == "double")]
+    found = search(tiny_library, ordered, text, wanted, budget=250)
+    assert any(list(tiny_library.programs)[one.program] == "double" for one in found)
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("max(12,-7)", ["12", "-7"]),
+        ("{-892,4769,-1}", ["-892", "4769", "-1"]),
+        ("8-3 = 5 -2", ["8", "3", "5", "-2"]),
+        ("(4)-2 and 3.-4.", ["4", "2", "3", "4"]),
+    ],
+)
+def test_a_sign_belongs_to_a_number_that_it_begins(text: str, pieces: list[str]) -> None:
+    assert [text[start:end] for start, end in number_pieces(text)] == pieces
+
+
+@pytest.mark.parametrize("text", [" 4 9 7\n2487", " 12 ", "\n7\n", "The sum is 12.", " 3, 4 and 5"])
+def test_results_have_no_white_space_at_their_edges(text: str) -> None:
+    spans = result_spans(text)
+    assert spans and all(text[start:end] == text[start:end].strip() != "" for start, end in spans)
+    assert text.split("\n")[0].strip() in {text[start:end] for start, end in spans} | {""}
 
 
 @pytest.mark.parametrize(

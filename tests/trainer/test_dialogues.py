@@ -1,5 +1,6 @@
 """Training conversations: one stream in every process, pieces that say what they claim, a split by wording."""
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -15,9 +16,10 @@ from neurallib.modeling_neurallib.programs import standard_library
 from neurallib.trainer import dialogues, tasks
 from neurallib.trainer.dialogues import Dialogue, DialogueGenerator, DialogueShares, Step
 from neurallib.trainer.tasks import GENERAL, PARAMETERS, Example, TaskError, is_validation
+from neurallib.trainer.worked_examples import Pattern, patterns
 from test_tasks import as_fraction, oracle
 
-NONE = {"general": 0.0, "later": 0.0, "follow_up": 0.0, "several": 0.0}
+NONE = {"general": 0.0, "later": 0.0, "follow_up": 0.0, "several": 0.0, "examples": 0.0}
 
 
 def only(kind: str) -> DialogueShares:
@@ -75,6 +77,8 @@ def test_pieces_and_answers(kind, library):
         if kind in ("general", "several"):
             assert len(dialogue.messages) == 1
             assert len(dialogue.steps) == 0 if kind == "general" else len(dialogue.steps) in (2, 3)
+        if kind == "examples":
+            assert len(dialogue.messages) == len(dialogue.steps) == 1
         if kind == "later":
             assert len(dialogue.messages) in (3, 5)
             assert all(m == len(dialogue.messages) - 1 for s in dialogue.steps for p in s.spans for m, _, _ in p)
@@ -137,6 +141,39 @@ def test_several_requests_stand_in_order_and_apart(library):
             assert end < start
             between = dialogue.messages[0][end:start]
             assert "\n" in between or any(c.isalpha() for c in between), dialogue
+
+
+def test_examples_are_solved_rightly_before_the_request(library, monkeypatch):
+    """Examples are of the request's program, with CPython's results, and none of them is the request."""
+    shown = []
+
+    def message(self, task, solved, request):
+        made = plain(self, task, solved, request)
+        shown.append((made[0], solved, request))
+        return made
+
+    plain = Pattern.message
+    monkeypatch.setattr(Pattern, "message", message)
+    made = {one.messages[0] for one in DialogueGenerator(5, "all", library=library).dialogues(150, only("examples"))}
+    assert made == {text for text, _, _ in shown}
+    assert {len(solved) for _, solved, _ in shown} == {1, 2, 3, 4}
+    for text, solved, request in shown:
+        at = 0
+        for example, answer in solved:
+            assert example.program == request.program and example.arguments != request.arguments
+            assert is_right(Step(example.program, example.arguments, answer, ()))
+            at = text.index(answer, text.index(example.prompt, at) + len(example.prompt))
+        assert at < text.rindex(request.prompt)
+
+
+def test_a_pattern_keeps_the_pieces_of_its_request():
+    request = Example("2 and 3", None, "add", ("2", "3"), (((0, 1),), ((6, 7),)), "add:arguments")
+    for pattern in patterns("all"):
+        solved = [(dataclasses.replace(request, prompt=f"{n} and {n}"), str(2 * n)) for n in (1, 4)]
+        message, spans = pattern.message("Add.", solved, request)
+        assert [message[start:end] for pieces in spans for start, end in pieces] == ["2", "3"]
+        assert message.startswith("Add.\n") and "{" not in message.replace('{"', "")
+        assert message.index("1 and 1") < message.index("4 and 4") < message.rindex("2 and 3") and "8" in message
 
 
 def test_the_stream_is_a_function_of_the_seed_and_the_index(library):
@@ -255,12 +292,16 @@ def test_an_example_is_a_conversation_of_one_message():
         ("follow_ups", "add after lunch: plus {b}", "no program's result is 'lunch'"),
         ("several", "{second} {first}", "expected {first} {second}"),
         ("several", "add mean: {a} {b}", "programs that share"),
+        ("examples", "{question} {answer} | {question}", "expected 'example | between | request'"),
+        ("examples", "{question} | \\n | {question}", "expected 'example | between | request'"),
+        ("examples", "{question} {answer} |  | {arguments}", "expected 'example | between | request'"),
+        ("examples", "{question} {answer} |  | {question} {answer}", "expected 'example | between | request'"),
     ],
 )
 def test_a_line_that_cannot_be_used_is_named(name, line, message, tmp_path, monkeypatch):
     (tmp_path / f"{name}.txt").write_text(f"# a comment\n{line}\n", encoding="utf-8")
     monkeypatch.setattr(tasks, "PHRASINGS", tmp_path)
-    read = {"follow_ups": dialogues._follow_ups, "several": dialogues._several}[name]
+    read = {"follow_ups": dialogues._follow_ups, "several": dialogues._several, "examples": patterns}[name]
     with pytest.raises(TaskError, match=re.escape(message)) as raised:
         read.__wrapped__("all")
     assert f"{name}.txt, line 2" in str(raised.value)

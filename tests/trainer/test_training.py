@@ -19,7 +19,7 @@ from neurallib.trainer.arguments import TrainingArgumentsError
 from neurallib.trainer.checkpoints import MADE_WITH, CheckpointError, SavingError
 from neurallib.trainer.dialogues import Dialogue
 from neurallib.trainer.features import FeatureCache, backbone_hash, lower_layers_alone, multiplies_bf16
-from neurallib.trainer.lessons import Lessons, LessonWriter, collate
+from neurallib.trainer.lessons import PLAIN, Lessons, LessonWriter, collate, conversations
 from neurallib.trainer.outcomes import decided
 from neurallib.trainer.recipe import Recipe, RecipeError
 from neurallib.trainer.shipping import NeuralLibError, load_heads
@@ -331,6 +331,37 @@ def test_the_backbone_alone_counts_as_told(lessons: Lessons, tiny_model: NeuralL
     torch.testing.assert_close(found[~explained], plain[~explained])
     expected = (plain.double().exp() - (1 - share) * parts["alone"].double().exp())[explained]
     torch.testing.assert_close(found.double().exp()[explained], expected, rtol=1e-3, atol=1e-12)
+
+
+@pytest.mark.parametrize("frame", sorted(set(PLAIN)))
+def test_a_message_without_the_chat_template_is_explained(
+    tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any, frame: str
+) -> None:
+    writer = LessonWriter(tiny_model, tiny_tokenizer, Recipe())
+    conversation = writer.conversation(FIRST, None, frame)
+    text = writer.table.characters(conversation.tokens[: conversation.prompt]).text()
+    assert text == frame.replace("{}", FIRST.messages[0])
+    reply = writer.table.characters(conversation.tokens[conversation.prompt :]).text()
+    assert reply == ("42" if text.endswith("\n") else " 42") and conversation.tokens[-1] == writer.end
+    lesson = writer.lesson(FIRST, conversation, labelled=False)
+    (truth,) = writer.truth(FIRST, conversation)
+    assert lesson is not None and truth in {dataclasses.replace(one, candidates=1) for one in lesson.explanations}
+
+
+def test_only_single_messages_stand_without_the_chat_template(
+    tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any, tmp_path: Path
+) -> None:
+    def prompts(share: float) -> list[tuple[int, str]]:
+        recipe = Recipe(sentence_share=0.0, plain_share=share, shares={"general": 0.2, "several": 0.2, "follow_up": 0.2})
+        writer = LessonWriter(tiny_model, tiny_tokenizer, recipe)
+        pairs = conversations(writer, "train", 40, tmp_path)
+        return [(len(dialogue.messages), tiny_tokenizer.decode(c.tokens[: c.prompt])) for dialogue, c in pairs]
+
+    none, some, every = prompts(0.0), prompts(0.5), prompts(1.0)
+    assert [messages for messages, _ in none] == [messages for messages, _ in every]
+    changed = [one != other for one, other in zip(none, every, strict=True)]
+    assert changed == [messages == 1 for messages, _ in none]
+    assert set(some) <= {*none, *every} and some not in (none, every)
 
 
 def test_where_nothing_is_read_candidates_count_alike(lessons: Lessons, tiny_model: NeuralLibForCausalLM) -> None:
