@@ -17,7 +17,7 @@ import stat
 import tempfile
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -43,9 +43,17 @@ MAXIMUM_PARAMETERS = 6
 MAXIMUM_NAME = 128
 MAXIMUM_TEXT = 100_000
 MAXIMUM_FILE = 64 * 2**20
+MAXIMUM_DESCRIPTION = 32 * 2**20
+"""Bytes of the description; 4,096 programs like those of the standard library have 12 MiB."""
+MAXIMUM_VALUES = 1_000_000
+"""Values in the description; 4,096 programs like those of the standard library have 190,000."""
+MAXIMUM_HEADER = 2**20
+"""Bytes in which the file of tensors names them."""
 MAXIMUM_KEYS = 256
 LARGEST_IMMEDIATE = 2**31 - 1
 LARGEST_OFFSET = 1_000.0
+SHOWN = 80
+"""Characters of a text that an error shows."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 _LIBRARY_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
@@ -279,12 +287,12 @@ class NeuralLibrary:
             machine: the machine's shape; the default one if None.
 
         Raises:
-            LibraryError: there is no such program or engine, or it takes another number of arguments.
+            LibraryError: there is no such program or engine, it takes another number of arguments, or one is no text.
             MachineError: an argument does not fit the machine.
             ProgramFault: the program was stopped.
         """
         if engine != "exact":
-            raise LibraryError(f"no engine {engine!r} runs texts; use engine='exact', or machine.dense on instructions")
+            raise LibraryError(f"no engine {_shown(engine)} runs texts; use engine='exact', or machine.dense on instructions")
         result = self.call(program, arguments, machine)
         if result.text is None:
             raise ProgramFault(program, result.fault, result.steps)
@@ -323,17 +331,26 @@ class NeuralLibrary:
         Raises:
             LibraryError: there is none; it names the nearest.
         """
+        if not isinstance(name, str):
+            raise LibraryError(f"a program of library {self.name!r} is asked for by its name, a text, found {_shown(name)}")
         if name in self.programs:
             return self.programs[name]
-        near = difflib.get_close_matches(name, self.programs, n=1, cutoff=0.0)
+        near = difflib.get_close_matches(name[:MAXIMUM_NAME], self.programs, n=1, cutoff=0.0)
         hint = f"did you mean {near[0]!r}?" if near else "it has none."
-        raise LibraryError(f"library {self.name!r} has no program {name!r}; {hint}")
+        raise LibraryError(f"library {self.name!r} has no program {_shown(name)}; {hint}")
 
     def _callable(self, name: str, arguments: Sequence[str]) -> Program:
         program = self.program(name)
+        if not isinstance(arguments, Collection):
+            raise LibraryError(f"{name} must be called with a list of texts, found {_shown(arguments)}")
         if len(arguments) != len(program.parameters):
             expected = ", ".join(parameter.name for parameter in program.parameters) or "none"
             raise LibraryError(f"{name} takes {len(program.parameters)} arguments ({expected}), found {len(arguments)}")
+        for parameter, argument in zip(program.parameters, arguments, strict=True):
+            if not isinstance(argument, str):
+                raise LibraryError(
+                    f"{name}: {parameter.name} must be a text, found {_shown(argument)}; every argument is one, numbers too"
+                )
         return program
 
     def machine(self, config: MachineConfig | None = None) -> ExactMachine:
@@ -700,9 +717,9 @@ class NeuralLibrary:
             LibraryError: naming the first thing that cannot be.
         """
         if not isinstance(self.name, str) or len(self.name) > MAXIMUM_NAME or not _LIBRARY_NAME.fullmatch(self.name):
-            raise LibraryError(f"a library is named by letters, digits, _ and -, found {str(self.name)[:80]!r}")
+            raise LibraryError(f"a library is named by letters, digits, _ and -, found {_shown(self.name)}")
         if not isinstance(self.registers, int) or not 6 <= self.registers <= 256:
-            raise LibraryError(f"library {self.name!r}: registers must be 6…256, found {self.registers!r}")
+            raise LibraryError(f"library {self.name!r}: registers must be 6…256, found {_shown(self.registers)}")
         self._validate_code(self.instructions)
         if self.learned is not None:
             self._validate_learned(self.learned)
@@ -714,7 +731,7 @@ class NeuralLibrary:
             self._validate_program(name, program)
         for address, origin in self.origins.items():
             if not isinstance(address, int) or not 0 <= address < len(self.instructions):
-                raise LibraryError(f"library {self.name!r}: symbol at {address!r} is outside the code")
+                raise LibraryError(f"library {self.name!r}: symbol at {_shown(address)} is outside the code")
             for text in (origin.name, origin.file, origin.source):
                 if not _is_text(text):
                     raise LibraryError(
@@ -732,7 +749,7 @@ class NeuralLibrary:
                 raise LibraryError(f"{here}: base, revision and heads must be short texts")
             offsets = keys.offsets
             if offsets.ndim != 2 or len(offsets) != len(self.programs) or not np.issubdtype(offsets.dtype, np.floating):
-                raise LibraryError(f"{here}: there must be floats [{len(self.programs)}, ·], found {list(offsets.shape)}")
+                raise LibraryError(f"{here}: there must be floats [{len(self.programs)}, ·], found {_shape(offsets)}")
             if not (np.abs(offsets) <= LARGEST_OFFSET).all():  # nor is NaN
                 raise LibraryError(f"{here}: they must be finite numbers of at most {LARGEST_OFFSET:g}")
 
@@ -745,10 +762,13 @@ class NeuralLibrary:
         if rows.ndim != 1 or not len(rows) or rows[0] < 0 or rows[-1] >= count or (np.diff(rows) <= 0).any():
             raise LibraryError(f"{here}: the rows must be ascending addresses 0…{count - 1}")
         if not 4 <= learned.values <= 2**32 or not 0 <= learned.offset <= count:
-            raise LibraryError(f"{here}: values {learned.values} or offset {learned.offset} is out of range")
+            raise LibraryError(
+                f"{here}: values {_shown(learned.values)} or offset {_shown(learned.offset)} is out of range; they must be "
+                f"4…{2**32} and 0…{count}"
+            )
         if set(learned.weights) != set(FIELDS):
             raise LibraryError(
-                f"{here}: there must be weights of {', '.join(FIELDS)}, found {', '.join(learned.weights)}"
+                f"{here}: there must be weights of {', '.join(FIELDS)}, found {_shown(', '.join(learned.weights))}"
             )
         addresses = int(learned.origin[rows][_HAS_ADDRESS[learned.origin[rows, 0]], 4].max(initial=0)) - learned.offset
         widths = (len(OPERATIONS), *[self.registers] * 3, max(learned.values, addresses + 1))
@@ -759,7 +779,7 @@ class NeuralLibrary:
             )
             if not exact or len(weights) != len(rows) or not np.issubdtype(weights.dtype, np.floating):
                 raise LibraryError(
-                    f"{here}: weights of {field_name} must be {[len(rows), width]}, found {list(weights.shape)}"
+                    f"{here}: weights of {field_name} must be {[len(rows), width]}, found {_shape(weights)}"
                 )
             if not np.isfinite(weights).all():
                 raise LibraryError(f"{here}: weights of {field_name} are not finite")
@@ -795,7 +815,7 @@ class NeuralLibrary:
             )
 
     def _validate_program(self, name: str, program: Program) -> None:
-        here = f"library {self.name!r}, program {str(name)[:80]!r}"
+        here = f"library {self.name!r}, program {_shown(name)}"
         if name != program.name or not isinstance(name, str) or len(name) > MAXIMUM_NAME or not _NAME.fullmatch(name):
             raise LibraryError(f"{here}: a program is named like a Python function")
         for text in (program.docstring, program.source):
@@ -816,9 +836,9 @@ class NeuralLibrary:
             raise LibraryError(f"{here}: the result must be one of {', '.join(_TYPES)}")
         count = len(self.instructions)
         if type(program.entry) is not int or not 0 <= program.entry < count:
-            raise LibraryError(f"{here}: entry {program.entry!r} is outside the code of {count} instructions")
+            raise LibraryError(f"{here}: entry {_shown(program.entry)} is outside the code of {count} instructions")
         if type(program.length) is not int or not 1 <= program.length <= count - program.entry:
-            raise LibraryError(f"{here}: length {program.length!r} reaches outside the code of {count} instructions")
+            raise LibraryError(f"{here}: length {_shown(program.length)} reaches outside the code of {count} instructions")
 
     # Files
 
@@ -898,22 +918,29 @@ class NeuralLibrary:
 
         tensors = save(self._tensors(), metadata={"format": "neurallib"})
         description = self._description() | {"sha256": hashlib.sha256(tensors).hexdigest()}
-        text = json.dumps(description, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
-        return {TENSOR_FILE: tensors, CONFIG_FILE: text.encode()}
+        text = (json.dumps(description, indent=1, ensure_ascii=False, sort_keys=True) + "\n").encode()
+        for name, content, most in ((TENSOR_FILE, tensors, MAXIMUM_FILE), (CONFIG_FILE, text, MAXIMUM_DESCRIPTION)):
+            if len(content) > most:
+                raise LibraryError(
+                    f"library {self.name!r}: {name} would be larger than {most // 2**20} MiB; extract a part of its programs"
+                )
+        return {TENSOR_FILE: tensors, CONFIG_FILE: text}
 
     def save_pretrained(self, directory: str | os.PathLike) -> None:
         """Writes the library's two files. Each appears complete or not at all, the description last.
 
         Raises:
-            LibraryError: the folder cannot be written.
+            LibraryError: the folder cannot be written, or the library is too large for its files.
         """
-        folder = Path(directory)
+        folder, files = Path(directory), self._files()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for name, content in self._files().items():
+            for name, content in files.items():
                 _write(folder / name, content)
         except OSError as error:
-            raise LibraryError(f"the library cannot be written to {folder}: {error}; choose another folder") from None
+            raise LibraryError(
+                f"the library cannot be written to {_place(folder)}: {_reason(error)}; choose another folder"
+            ) from None
 
     @classmethod
     def from_pretrained(
@@ -938,13 +965,13 @@ class NeuralLibrary:
             LibraryError: it is not there, incomplete, corrupt, of another format version, or holds what no library may.
         """
         folder, repository, commit = Path(source), "", ""
-        if not folder.is_dir():
+        if not os.path.isdir(folder):  # Path.is_dir raises if the name is too long
             repository = str(source)
             options = {"token": token, "cache_dir": cache_dir, "force_download": force_download}
             folder = _download(repository, revision, {**options, "local_files_only": local_files_only})
             commit = folder.name
-        description = _read(folder / CONFIG_FILE)
-        tensors = _read(folder / TENSOR_FILE)
+        description = _read(folder / CONFIG_FILE, MAXIMUM_DESCRIPTION)
+        tensors = _read(folder / TENSOR_FILE, MAXIMUM_FILE)
         library = cls._decoded(description, tensors, folder)
         library.repository, library.revision = repository, commit
         return library
@@ -954,36 +981,31 @@ class NeuralLibrary:
         from safetensors import SafetensorError
         from safetensors.numpy import load
 
-        try:
-            data = json.loads(description)
-        except (ValueError, RecursionError) as error:
-            raise LibraryError(f"{folder / CONFIG_FILE} is not JSON ({error}); get the library again") from None
-        where = str(folder / CONFIG_FILE)
-        data = _migrated(data, where)
+        where, held = _place(folder / CONFIG_FILE), _place(folder / TENSOR_FILE)
+        data = _migrated(_parsed(description, where), where)
         if _get(data, "sha256", str, where) != hashlib.sha256(tensors).hexdigest():
             raise LibraryError(
-                f"{folder / TENSOR_FILE} is not the file that {CONFIG_FILE} describes (sha256 differs); "
-                "get the library again"
+                f"{held} is not the file that {CONFIG_FILE} describes (sha256 differs); get the library again"
             )
+        if int.from_bytes(tensors[:8], "little") > MAXIMUM_HEADER:
+            raise LibraryError(f"{held} is corrupt (its header is larger than {MAXIMUM_HEADER} bytes); get the library again")
         try:
             loaded = load(tensors)
         except (SafetensorError, ValueError, KeyError, TypeError) as error:
-            raise LibraryError(f"{folder / TENSOR_FILE} is corrupt ({error}); get the library again") from None
+            raise LibraryError(f"{held} is corrupt ({_reason(error)}); get the library again") from None
         columns = []
         for name in (*FIELDS, "line"):
-            column = loaded.get(name)
-            if column is None or column.ndim != 1 or not np.issubdtype(column.dtype, np.signedinteger):
-                raise LibraryError(
-                    f"{folder / TENSOR_FILE}: tensor {name!r} must be integers [P]; get the library again"
-                )
-            columns.append(column.astype(np.int64))
+            column = _integers(loaded, name, held)
+            if column.ndim != 1:
+                raise LibraryError(f"{held}: tensor {name!r} must be integers [P]; get the library again")
+            columns.append(column)
         if len({len(column) for column in columns}) > 1:
-            raise LibraryError(f"{folder / TENSOR_FILE}: its tensors differ in length; get the library again")
+            raise LibraryError(f"{held}: its tensors differ in length; get the library again")
         programs: dict[str, Program] = {}
         for item in _get(data, "programs", list, where):
             program = _program(item, where)
             if program.name in programs:
-                raise LibraryError(f"{where}: two programs named {program.name[:80]!r}; do not use this library")
+                raise LibraryError(f"{where}: two programs named {_shown(program.name)}; do not use this library")
             programs[program.name] = program
         origins = {}
         for item in _get(data, "symbols", list, where):
@@ -1000,7 +1022,7 @@ class NeuralLibrary:
                 learned, keys,
             )  # fmt: skip
         except LibraryError as error:
-            raise LibraryError(f"{folder}: {error}") from None
+            raise LibraryError(f"{_place(folder)}: {error}") from None
 
     def card(self, repository: str | None = None, license: str | None = None) -> str:
         """The library's card: its programs, each with an example that is run now, what it needs, and how to load it.
@@ -1073,6 +1095,30 @@ def _one_line(text: str) -> str:
     return "".join(character if character.isprintable() else " " for character in text).rstrip()
 
 
+def _shown(value: Any) -> str:
+    """What an error shows of a value that can be anything: one short line."""
+    if isinstance(value, str):
+        return repr(value) if len(value) <= SHOWN else f"{value[:SHOWN]!r}…"
+    if value is None or isinstance(value, (bool, float)):
+        return repr(value)
+    if isinstance(value, (int, np.integer)):
+        return str(value) if abs(int(value)) < 2**64 else f"an integer of {int(value).bit_length()} bits"
+    return type(value).__name__
+
+
+def _shape(tensor: np.ndarray) -> str:
+    return f"{list(tensor.shape)}" if tensor.ndim <= 3 else f"{tensor.ndim} dimensions"
+
+
+def _place(path: Path) -> str:
+    return _one_line(str(path))
+
+
+def _reason(error: Exception) -> str:
+    """What a library beneath says of a stranger's file, fit for one line."""
+    return _one_line(str(error)[: 4 * SHOWN])
+
+
 def _get(data: Any, key: str, kind: type, where: str) -> Any:
     value = data.get(key) if isinstance(data, dict) else None
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
@@ -1105,14 +1151,24 @@ def _program(item: Any, where: str) -> Program:
 
 
 def _learned(described: dict[str, Any], tensors: dict[str, np.ndarray], where: str) -> LearnedCode:
-    found = {name.removeprefix("learned."): tensor for name, tensor in tensors.items() if name.startswith("learned.")}
-    for name in ("origin", "rows"):
-        if name not in found or not np.issubdtype(found[name].dtype, np.signedinteger):
-            raise LibraryError(f"{where}: tensor 'learned.{name}' must be integers; get the library again")
+    origin, rows = (_integers(tensors, f"learned.{name}", where) for name in ("origin", "rows"))
     values, offset = (_get(described, key, int, where) for key in ("values", "offset"))
-    return LearnedCode(
-        found.pop("origin").astype(np.int64), found.pop("rows").astype(np.int64), values, offset, found
-    )  # fmt: skip
+    weights = {name.removeprefix("learned."): tensor for name, tensor in tensors.items() if name.startswith("learned.")}
+    del weights["origin"], weights["rows"]
+    return LearnedCode(origin, rows, values, offset, weights)
+
+
+def _integers(tensors: dict[str, np.ndarray], name: str, where: str) -> np.ndarray:
+    """A tensor of integers as int64, of at most as many rows and columns as a library's instructions may have."""
+    found = tensors.get(name)
+    if found is None or not np.issubdtype(found.dtype, np.signedinteger):
+        raise LibraryError(f"{where}: tensor {name!r} must be integers; get the library again")
+    if len(np.atleast_1d(found)) > MAXIMUM_INSTRUCTIONS or found.size > MAXIMUM_INSTRUCTIONS * len(FIELDS):
+        raise LibraryError(
+            f"{where}: tensor {name!r} must have at most {MAXIMUM_INSTRUCTIONS} entries, one for each instruction, "
+            f"found {_shape(found)}; do not use this library"
+        )
+    return found.astype(np.int64)
 
 
 def _keys(described: list[Any], tensors: dict[str, np.ndarray], where: str) -> tuple[TunedKeys, ...]:
@@ -1140,16 +1196,30 @@ def _is_name(name: str) -> bool:
     return len(name) <= MAXIMUM_NAME and name.isidentifier()
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, most: int) -> bytes:
+    where = _place(path)
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise LibraryError(f"{path} is not a file, but a folder, a device or a pipe; do not use this library")
-        if status.st_size > MAXIMUM_FILE:
-            raise LibraryError(f"{path} is larger than {MAXIMUM_FILE // 2**20} MiB; do not use this library")
+            raise LibraryError(f"{where} is not a file, but a folder, a device or a pipe; do not use this library")
+        if status.st_size > most:
+            raise LibraryError(f"{where} is larger than {most // 2**20} MiB; do not use this library")
         return path.read_bytes()
     except OSError as error:
-        raise LibraryError(f"{path} cannot be read ({error.strerror}); a library is that file and its sister") from None
+        raise LibraryError(f"{where} cannot be read ({error.strerror}); a library is that file and its sister") from None
+
+
+def _parsed(description: bytes, where: str) -> Any:
+    """What the description says. One of more values than a library has is refused before it takes memory and time."""
+    letters = np.frombuffer(description.replace(rb"\\", b"").replace(rb"\"", b""), np.uint8)
+    in_a_text = np.logical_xor.accumulate(letters == ord('"'))
+    begins = (letters == ord(",")) | (letters == ord("[")) | (letters == ord("{"))
+    if np.count_nonzero(begins & ~in_a_text) > MAXIMUM_VALUES:
+        raise LibraryError(f"{where} has more than {MAXIMUM_VALUES} values; do not use this library")
+    try:
+        return json.loads(description.decode("utf-8-sig"))  # bytes that are UTF-16 would not be counted
+    except (ValueError, RecursionError) as error:
+        raise LibraryError(f"{where} is not JSON ({_reason(error)}); get the library again") from None
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -1170,13 +1240,13 @@ def _migrated(data: Any, where: str) -> dict[str, Any]:
     version = data.get("format_version") if isinstance(data, dict) else None
     if type(version) is int and version > FORMAT_VERSION:
         raise LibraryError(
-            f"{where}: format version {version} is newer than {FORMAT_VERSION}, the newest that this neurallib reads; "
+            f"{where}: format version {_shown(version)} is newer than {FORMAT_VERSION}, the newest that this neurallib reads; "
             "upgrade neurallib"
         )
     while type(version) is not int or version != FORMAT_VERSION:
         if type(version) is not int or version not in MIGRATIONS:
             raise LibraryError(
-                f"{where}: format version {version!r}, this neurallib reads 1…{FORMAT_VERSION}; get the library again"
+                f"{where}: format version {_shown(version)}, this neurallib reads 1…{FORMAT_VERSION}; get the library again"
             )
         version += 1
         data = MIGRATIONS[version - 1](data) | {"format_version": version}
@@ -1184,8 +1254,8 @@ def _migrated(data: Any, where: str) -> dict[str, Any]:
 
 
 def _download(repository: str, revision: str | None, options: dict[str, Any]) -> Path:
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", repository):
-        raise LibraryError(f"no folder {repository!r}; give the folder of a library, or a repository org/name")
+    if len(repository) > 2 * MAXIMUM_NAME or not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", repository):
+        raise LibraryError(f"no folder {_shown(repository)}; give the folder of a library, or a repository org/name")
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
@@ -1210,7 +1280,7 @@ def hub_reason(error: BaseException, repository: str, revision: str | None = Non
     if isinstance(error, errors.GatedRepoError):
         return f"access to {repository} must be asked for on its page"
     if isinstance(error, errors.RevisionNotFoundError):
-        return f"{repository} has no revision {revision or 'main'!r}; check the branch, tag or commit"
+        return f"{repository} has no revision {_shown(revision or 'main')}; check the branch, tag or commit"
     if status == 401 and re.search("invalid (credentials|user token)", str(error), re.IGNORECASE):
         return "the Hub does not know this token; log in again with `hf auth login`"
     if isinstance(error, errors.RepositoryNotFoundError):
@@ -1218,4 +1288,4 @@ def hub_reason(error: BaseException, repository: str, revision: str | None = Non
     if status in (401, 403) or isinstance(error, errors.LocalTokenNotFoundError):
         return f"your token may not do this with {repository}; log in with `hf auth login`, with a token that may write"
     said = " ".join(str(error).split()) or type(error).__name__
-    return f"{said}; check name and network"
+    return f"{_one_line(said[: 8 * SHOWN])}; check name and network"

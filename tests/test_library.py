@@ -72,6 +72,12 @@ def test_calls_that_cannot_be(library: NeuralLibrary) -> None:
         library.run("doubel", "1")
     with pytest.raises(LibraryError, match=r"double takes 1 arguments \(a\), found 2"):
         library.run("double", "1", "2")
+    with pytest.raises(LibraryError, match=r"double: a must be a text, found 5; every argument is one, numbers too"):
+        library.run("double", 5)  # type: ignore[arg-type]
+    with pytest.raises(LibraryError, match="double: a must be a text, found None"):
+        library.run_batch([("double", ["1"]), ("double", [None])])  # type: ignore[list-item]
+    with pytest.raises(LibraryError, match="double must be called with a list of texts, found 5"):
+        library.call("double", 5)  # type: ignore[arg-type]
     with pytest.raises(LibraryError, match="no engine 'dense'"):
         library.run("double", "1", engine="dense")
     with pytest.raises(LibraryError, match="compiled for machines of 16 registers"):
@@ -80,6 +86,20 @@ def test_calls_that_cannot_be(library: NeuralLibrary) -> None:
         library.run("double", "1000000000")
     assert caught.value.fault is Fault.overflow
     assert library.call("double", ["1000000000"]).text is None
+
+
+@pytest.mark.parametrize("name", [None, 5, ["double"], {}, b"double"])
+def test_a_name_that_is_no_text(library: NeuralLibrary, name: Any) -> None:
+    for use in (library.run, library.program, library.library_of):
+        with pytest.raises(LibraryError, match="library 'sample' is asked for by its name, a text, found"):
+            use(name)
+
+
+@pytest.mark.parametrize("name", ["x" * 10**6, "\n\x1b[31m" * 10**5])
+def test_a_long_name_is_not_shown_whole(library: NeuralLibrary, name: str) -> None:
+    with pytest.raises(LibraryError, match=r"has no program .*…; did you mean") as caught:
+        library.run(name)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 800
 
 
 def test_round_trip(library: NeuralLibrary, tmp_path: Path) -> None:
@@ -159,13 +179,28 @@ def floats(folder: Path) -> None:
     _replace(folder, tensors)
 
 
-def not_safetensors(folder: Path) -> None:
-    import hashlib
+def header(text: bytes) -> Callable[[Path], None]:
+    """Puts a file of tensors there that has nothing but this header."""
 
-    (folder / TENSOR_FILE).write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00garbage!")
-    edit("sha256", hashlib.sha256((folder / TENSOR_FILE).read_bytes()).hexdigest())(folder)
+    def change(folder: Path) -> None:
+        import hashlib
+
+        content = len(text).to_bytes(8, "little") + text
+        (folder / TENSOR_FILE).write_bytes(content)
+        edit("sha256", hashlib.sha256(content).hexdigest())(folder)
+
+    return change
 
 
+def _learned(folder: Path, tensors: dict[str, np.ndarray] | None = None, **numbers: int) -> None:
+    relearned(compile_source(SOURCE, name="sample")).save_pretrained(folder)
+    for key, number in numbers.items():
+        edit(f"learned.{key}", number)(folder)
+    if tensors is not None:
+        _replace(folder, load_file(folder / TENSOR_FILE) | tensors)
+
+
+HUGE = 10**400
 DAMAGE: list[tuple[str, Callable[[Path], object], str]] = [
     ("no description", lambda folder: (folder / CONFIG_FILE).unlink(), f"{CONFIG_FILE} cannot be read"),
     ("no tensors", lambda folder: (folder / TENSOR_FILE).unlink(), f"{TENSOR_FILE} cannot be read"),
@@ -174,7 +209,9 @@ DAMAGE: list[tuple[str, Callable[[Path], object], str]] = [
     ("a list", lambda folder: (folder / CONFIG_FILE).write_text("[]"), "format version None"),
     ("newer", edit("format_version", 99), "format version 99"),
     ("truncated", lambda f: (f / TENSOR_FILE).write_bytes((f / TENSOR_FILE).read_bytes()[:-9]), "sha256 differs"),
-    ("garbage", not_safetensors, "is corrupt"),
+    ("garbage", header(b"garbage!"), "is corrupt"),
+    ("a header that is shown", header(b'{"a":{"dtype":"' + rb"\n\u001b[2J" * 9_999 + b'"}}'), "is corrupt"),
+    ("a large header", header(b"{" + b" " * 2**20 + b"}"), "its header is larger than 1048576 bytes"),
     ("too short a column", shorter, "differ in length"),
     ("floats", floats, "must be integers"),
     ("operation", tensor("operation", 3, 77), "operation must be 0…31, found 77"),
@@ -203,6 +240,30 @@ DAMAGE: list[tuple[str, Callable[[Path], object], str]] = [
     ("symbol", edit("symbols.0.address", 10**9), "outside the code"),
     ("symbol text", edit("symbols.0.name", 5), "'name' must be of type str"),
     ("symbol line", edit("symbols.0.line", -5), "line number"),
+    ("a list for a version", edit("format_version", [{}] * 9_999), "format version list"),
+    ("a long text for a version", edit("format_version", "\x1b[2J" * 9_999), "format version '\\x1b[2J"),
+    ("a huge version", edit("format_version", HUGE), "format version an integer of 1329 bits"),
+    ("huge registers", edit("registers", HUGE), "registers must be 6…256, found an integer of 1329 bits"),
+    ("a huge entry", edit("programs.0.entry", HUGE), "entry an integer of 1329 bits is outside the code"),
+    ("a huge length", edit("programs.0.length", -HUGE), "length an integer of 1329 bits reaches outside"),
+    ("a huge symbol", edit("symbols.0.address", HUGE), "symbol at an integer of 1329 bits is outside the code"),
+    ("huge learned values", lambda folder: _learned(folder, values=HUGE), "values an integer of 1329 bits or offset 0"),
+    ("huge learned offset", lambda folder: _learned(folder, offset=-HUGE), "they must be 4…4294967296 and 0…"),
+    (
+        "learned of control characters",
+        lambda folder: _learned(folder, {f"learned.x\nAll is well\x1b[31m{i}": np.zeros(1) for i in range(99)}),
+        "there must be weights of operation, source_a, source_b, target, immediate, found",
+    ),
+    (
+        "learned of many dimensions",
+        lambda folder: _learned(folder, {"learned.target": np.zeros((1,) * 10)}),
+        "found 10 dimensions",
+    ),
+    (
+        "no learned rows",
+        lambda folder: _learned(folder, {"learned.rows": np.zeros(1)}),
+        "'learned.rows' must be integers",
+    ),
 ]
 
 
@@ -213,30 +274,85 @@ def test_damage(library: NeuralLibrary, tmp_path: Path, change: Callable[[Path],
     with pytest.raises(LibraryError, match=re.escape(message)) as caught:
         NeuralLibrary.from_pretrained(tmp_path)
     assert str(tmp_path) in str(caught.value)
-    assert "\x1b" not in str(caught.value)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < len(str(tmp_path)) + 800
 
 
-def test_a_file_that_is_too_large(library: NeuralLibrary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    library.save_pretrained(tmp_path)
-    monkeypatch.setattr(library_module, "MAXIMUM_FILE", 100)
-    with pytest.raises(LibraryError, match="larger than"):
-        NeuralLibrary.from_pretrained(tmp_path)
+@pytest.mark.parametrize(("limit", "file"), [("MAXIMUM_FILE", TENSOR_FILE), ("MAXIMUM_DESCRIPTION", CONFIG_FILE)])
+def test_a_file_that_is_too_large(
+    library: NeuralLibrary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, file: str
+) -> None:
+    library.save_pretrained(tmp_path / "read")
+    monkeypatch.setattr(library_module, limit, 100)
+    with pytest.raises(LibraryError, match=f"{file} is larger than"):
+        NeuralLibrary.from_pretrained(tmp_path / "read")
+    with pytest.raises(LibraryError, match=f"{file} would be larger than .* extract a part"):
+        library.save_pretrained(tmp_path / "written")
+    assert not (tmp_path / "written").exists()
 
 
-def test_no_such_folder() -> None:
-    with pytest.raises(LibraryError, match="give the folder of a library"):
-        NeuralLibrary.from_pretrained("/no/such/folder")
+@pytest.mark.parametrize(
+    "text",
+    ["[{},{},{}]", "[[],[],[]]", "[[[[[[", '{"format_version":[1,2,3,4]}', r'["\\\"",[],[],[]]', r'["\\",[],[],["]'],
+)
+def test_a_description_of_too_many_values_is_not_parsed(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setattr(library_module, "MAXIMUM_VALUES", 4)
+    monkeypatch.setattr(library_module.json, "loads", lambda _: pytest.fail("was parsed"))
+    with pytest.raises(LibraryError, match="folder has more than 4 values; do not use this library"):
+        library_module._parsed(text.encode(), "folder")
 
 
-def test_no_such_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("text", [r'["[,{\"[,{\\", ""]', '{"[[[[": "{{{{"}', r'"\\\",,,,,"'])
+def test_what_stands_in_texts_is_no_value(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setattr(library_module, "MAXIMUM_VALUES", 2)
+    assert library_module._parsed(text.encode(), "folder") == json.loads(text)
+    assert library_module._parsed(text.encode("utf-8-sig"), "folder") == json.loads(text)
+
+
+def test_a_description_that_is_not_utf_8() -> None:
+    with pytest.raises(LibraryError, match="folder is not JSON"):
+        library_module._parsed("[1]".encode("utf-16"), "folder")
+
+
+@pytest.mark.parametrize("name", ["operation", "line", "learned.rows", "learned.origin"])
+def test_a_tensor_of_too_many_instructions_is_not_widened(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(library_module, "MAXIMUM_INSTRUCTIONS", 9)
+    shape = (10, 5) if name == "learned.origin" else (10,)
+    with pytest.raises(LibraryError, match=rf"tensor '{name}' must have at most 9 entries, .*found \[10"):
+        library_module._integers({name: np.zeros(shape, np.int8)}, name, "folder")
+
+
+@pytest.mark.parametrize("inside", ["", "nothing"])
+def test_a_folder_of_control_characters(library: NeuralLibrary, tmp_path: Path, inside: str) -> None:
+    folder = tmp_path / "a\nAll is well\x1b[31m"
+    library.save_pretrained(folder)
+    edit("sha256", "")(folder)
+    (folder / "nothing").mkdir()
+    with pytest.raises(LibraryError) as caught:
+        NeuralLibrary.from_pretrained(folder / inside)
+    assert str(caught.value).isprintable()
+    with pytest.raises(LibraryError) as caught:
+        library.save_pretrained(folder / CONFIG_FILE)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("source", ["/no/such/folder", "a" * 5_000, "org/" + "a" * 300, "a\n\x1b[31m" * 99, "a\0b"])
+def test_no_such_folder(source: str) -> None:
+    with pytest.raises(LibraryError, match="give the folder of a library") as caught:
+        NeuralLibrary.from_pretrained(source)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("said", ["no network", "no network\n\x1b[31m" * 999])
+def test_no_such_repository(monkeypatch: pytest.MonkeyPatch, said: str) -> None:
     import huggingface_hub
 
     def offline(*_: object, **__: object) -> str:
-        raise OSError("no network")
+        raise OSError(said)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
-    with pytest.raises(LibraryError, match="can be had from the Hub: no network; check name"):
+    with pytest.raises(LibraryError, match=r"can be had from the Hub: no network.*; check name") as caught:
         NeuralLibrary.from_pretrained("org/no-such-library")
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 1_000
 
 
 @pytest.mark.parametrize(("rows", "fault"), [
