@@ -10,6 +10,8 @@ lives across a call takes an upper register or a slot of the frame, and recursio
 
 from __future__ import annotations
 
+from heapq import heapify, heappop, heappush
+
 from .errors import CompileError
 from .optimise import successors
 from .three_address import BRANCHES, VIRTUAL, Instruction, Routine
@@ -24,7 +26,7 @@ def allocate(routine: Routine, registers: int) -> None:
     """Gives every virtual register of a routine a machine register, in place.
 
     Raises:
-        CompileError: a variable can be read before it has a value.
+        CompileError: a variable can be read before it has a value, or the registers do not suffice.
     """
     _refuse_unassigned(routine)
     slots: dict[int, int] = {}
@@ -33,6 +35,14 @@ def allocate(routine: Routine, registers: int) -> None:
         colours, failed = _Colouring(routine, registers, spilled).run()
         if not failed:
             break
+        if spilled.issuperset(failed):  # what spilling left of them lives for one instruction
+            line = next(each.line for each in routine.code if failed[0] in (each.target, each.a, each.b))
+            raise CompileError(
+                routine.file,
+                line or routine.line,
+                f"{routine.name} needs more than {registers} registers",
+                "compile for a machine with more of them, or use fewer parameters",
+            )
         for register in failed:
             slots[register] = len(slots) + 1
         spilled |= _spill(routine, failed, slots, registers - 1)
@@ -159,11 +169,14 @@ class _Colouring:
         """Virtual register → machine register, and the registers for which there was none."""
         remaining = {node: set(near) for node, near in self.neighbours.items()}
         order = []
+        easiest = [(len(near), node) for node, near in remaining.items()]
+        heapify(easiest)
         while remaining:
-            easy = [node for node, near in remaining.items() if len(near) < self.colours]
-            if easy:
-                chosen = min(easy, key=lambda node: (len(remaining[node]), node))
-            else:
+            degree, chosen = easiest[0]
+            if chosen not in remaining or len(remaining[chosen]) != degree:
+                heappop(easiest)  # it has gone, or has lost neighbours since and stands here once more
+                continue
+            if degree >= self.colours:
                 chosen = min(
                     remaining,
                     key=lambda node: (
@@ -176,6 +189,7 @@ class _Colouring:
             for other in remaining.pop(chosen):
                 if other in remaining:
                     remaining[other].discard(chosen)
+                    heappush(easiest, (len(remaining[other]), other))
         colours: dict[int, int] = {}
         failed = []
         used: set[int] = set()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
-from ..library import NeuralLibrary, Parameter
+from ..library import MAXIMUM_NAME, MAXIMUM_TEXT, LibraryError, NeuralLibrary, Parameter
 from .allocate import allocate
 from .assemble import Assembled, assemble, entry
-from .errors import CompileError
+from .errors import TOO_DEEP, CompileError
 from .link import ProgramParts, link
 from .lower import INTEGER_TO_TEXT, LITERAL, literal, lower
 from .optimise import optimise
@@ -23,6 +24,8 @@ from .types import BOOL, INT, STR, Type, list_of
 
 REGISTERS = 16
 """Registers of the machine that programs are compiled for."""
+
+LEAST_REGISTERS, MOST_REGISTERS = 6, 256
 
 MAXIMUM_PROGRAM_PARAMETERS = 6
 
@@ -59,6 +62,10 @@ def compile_library(what: Compilable, name: str | None = None, registers: int = 
         path = module_path(what)
         functions, default = exported(sources.file(path)), path.stem
     else:
+        if not callable(what) and not isinstance(what, Iterable):
+            raise CompileError(
+                "<source>", 0, f"{type(what).__name__} instead of functions", "pass functions, a module or a path"
+            )
         given = [what] if callable(what) else list(what)
         functions = [sources.of(function) for function in given]
         default = Path(functions[0].file.label).stem if functions else "library"
@@ -87,6 +94,11 @@ def compile_functions(
     functions: list[SourceFunction], sources: Sources, name: str, registers: int = REGISTERS
 ) -> NeuralLibrary:
     """Compiles functions found in sources, and whatever they call, into a library."""
+    where = functions[0].file.label if functions else "<source>"
+    if type(registers) is not int or not LEAST_REGISTERS <= registers <= MOST_REGISTERS:
+        raise CompileError(
+            where, 0, f"a machine of {registers!r} registers", f"use {LEAST_REGISTERS} to {MOST_REGISTERS}"
+        )
     sources.given |= {function.name: function for function in functions}
     unit = _Unit(sources, registers)
     programs = [unit.program(function) for function in functions]
@@ -94,7 +106,10 @@ def compile_functions(
     for function in functions:
         if names.count(function.name) > 1:
             raise function.file.error(function.node, f"two programs named {function.name!r}", "rename one")
-    return link(name, programs, unit.assembled(), registers)
+    try:
+        return link(name, programs, unit.assembled(), registers)
+    except LibraryError as error:
+        raise CompileError(where, 0, f"what no library can hold ({error})", "change that") from None
 
 
 class _Unit:
@@ -106,13 +121,18 @@ class _Unit:
         self.labels: dict[ast.FunctionDef, str] = {}
 
     def program(self, function: SourceFunction) -> ProgramParts:
+        with _not_too_deep(function):
+            return self._program(function)
+
+    def _program(self, function: SourceFunction) -> ProgramParts:
         found = signature(function)
-        if len(found.parameters) > MAXIMUM_PROGRAM_PARAMETERS:
+        most = min(MAXIMUM_PROGRAM_PARAMETERS, (self.registers - 2) // 2)
+        if len(found.parameters) > most:
             raise function.file.error(
-                function.node,
-                f"a program with {len(found.parameters)} parameters",
-                f"use at most {MAXIMUM_PROGRAM_PARAMETERS}",
+                function.node, f"a program with {len(found.parameters)} parameters", f"use at most {most}"
             )
+        docstring = ast.get_docstring(function.node) or ""
+        _refuse_texts(function, found, docstring)
         stub = f"entry of {function.name}"
         wrapper = self._wrapper(function, found)
         outer = self.function(wrapper or function)
@@ -120,7 +140,7 @@ class _Unit:
         parts = [stub, outer] if wrapper is None else [stub, outer, self.function(function)]
         return ProgramParts(
             name=function.name,
-            docstring=ast.get_docstring(function.node) or "",
+            docstring=docstring,
             parameters=tuple(Parameter(parameter, str(kind)) for parameter, kind in found.parameters),
             returns=str(found.returns),
             source=function.source,
@@ -139,19 +159,23 @@ class _Unit:
                     f"a program with {kind} in its signature",
                     "programs take and return str, int, bool or list[int]; for a helper begin the name with _",
                 )
+        forms = self.sources.file(_TEXT_FORMS)
         body, arguments = [], []
+        texts: list[str] = []
         for parameter, kind in kinds.items():
+            text = parameter
+            while text in (*forms.functions, "__program__") or (text != parameter and text in kinds):
+                text += "_"
+            texts.append(text)
             test, read, message = _READERS.get(kind, ("", "", ""))
             if test:
-                body.append(f"    if not {test}({parameter}):\n        return {message!r}")
-            arguments.append(f"{read}({parameter})" if test else parameter)
+                body.append(f"    if not {test}({text}):\n        return {message!r}")
+            arguments.append(f"{read}({text})" if test else text)
         result = f"__program__({', '.join(arguments)})"
         printer = _PRINTERS.get(found.returns)
         body.append(f"    return {printer}({result})" if printer else f"    return {result}")
-        header = f"def {name}_in_text({', '.join(f'{parameter}: str' for parameter in kinds)}) -> str:"
-        text = "\n".join([header, *body])
-        file = self.sources.text(text, f"<{name} in text>")
-        forms = self.sources.file(_TEXT_FORMS)
+        header = f"def {name}_in_text({', '.join(f'{text}: str' for text in texts)}) -> str:"
+        file = self.sources.text("\n".join([header, *body]), f"<{name} in text>")
         file.given = {each: SourceFunction(forms, node) for each, node in forms.functions.items()}
         file.given["__program__"] = function
         return SourceFunction(file, file.functions[f"{name}_in_text"])
@@ -168,11 +192,25 @@ class _Unit:
         while label in self.routines:
             label += "'"
         self.labels[key] = label
-        typed = parse(function, self.sources)
+        if len(function.source) > MAXIMUM_TEXT:
+            raise function.file.error(
+                function.node, f"a function of {len(function.source)} characters", f"keep it to {MAXIMUM_TEXT}: split it up"
+            )
+        most = self.registers - 2  # the other two are the heap and the stack pointer
+        if len(function.node.args.args) > most:
+            raise function.file.error(
+                function.node,
+                f"{len(function.node.args.args)} parameters on a machine of {self.registers} registers",
+                f"use at most {most}, or compile for a machine with more registers",
+            )
+        with _not_too_deep(function):
+            typed = parse(function, self.sources)
         self.routines[label] = Routine(label, 0)  # keeps the place, and the name, of a function that calls itself
         for callee in typed.callees.values():
             self.function(callee)
-        self.add(lower(typed, label, self.labels, self.registers))
+        with _not_too_deep(function):
+            lowered = lower(typed, label, self.labels, self.registers)
+        self.add(lowered)
         return label
 
     def add(self, built: Routine) -> None:
@@ -192,6 +230,36 @@ class _Unit:
 
     def assembled(self) -> dict[str, Assembled]:
         return {label: assemble(built) for label, built in self.routines.items()}
+
+
+@contextmanager
+def _not_too_deep(function: SourceFunction) -> Iterator[None]:
+    """Names the function in which Python's limit of recursion was reached."""
+    try:
+        yield
+    except RecursionError:
+        raise function.file.error(function.node, *TOO_DEEP) from None
+
+
+def _refuse_texts(function: SourceFunction, found: Signature, docstring: str) -> None:
+    """Refuses names and a docstring of a program that a library cannot hold."""
+    for name in (function.name, *(parameter for parameter, _ in found.parameters)):
+        if len(name) > MAXIMUM_NAME:
+            raise function.file.error(
+                function.node, f"the name {name[:40]}… of {len(name)} characters", f"use at most {MAXIMUM_NAME}"
+            )
+    if not function.name.isascii():
+        raise function.file.error(
+            function.node, f"a program named {function.name!r}", "name programs with letters a to z, digits and _"
+        )
+    if len(docstring) > MAXIMUM_TEXT:
+        raise function.file.error(
+            function.node, f"a docstring of {len(docstring)} characters", f"use at most {MAXIMUM_TEXT}"
+        )
+    if any("\ud800" <= character <= "\udfff" for character in docstring):
+        raise function.file.error(
+            function.node, "a docstring with half of a surrogate pair", "write the character itself"
+        )
 
 
 def _as_name(text: str) -> str:

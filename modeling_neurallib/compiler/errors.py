@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+TOO_DEEP = ("expressions, statements or calls that are nested too deeply", "split them up, or write a loop")
+"""What is said where Python's own limit of recursion was reached."""
+
 
 class CompileError(ValueError):
     """Source text outside the language.

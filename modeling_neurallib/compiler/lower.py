@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass
+from pathlib import Path
 
-from .parse import TypedFunction, range_arguments, signature
+from .errors import CompileError
+from .parse import TypedFunction, signature
+from .source import LONGEST_TEXT, Constant
 from .three_address import Routine
 from .types import BOOL, CHAR, INT, NONE, STR, Type
 
@@ -32,6 +35,9 @@ _OPERATIONS: dict[type[ast.operator], str] = {
     ast.LShift: "shift_left",
     ast.RShift: "shift_right",
 }
+
+_PROGRAMS = (Path(__file__).parent.parent / "programs").resolve()
+"""The standard library's sources, in which ``chr`` is given nothing but digits."""
 
 LITERAL = 'text "'
 """How the labels of routines that build a literal text begin."""
@@ -78,8 +84,8 @@ def _fill(routine: Routine, result: int, text: str) -> None:
     word = routine.register()
     routine.emit("constant", word, immediate=len(text))
     routine.emit("store", a=result, immediate=0, b=word)
+    word = routine.register()
     for position, character in enumerate(text, 1):
-        word = routine.register()
         routine.emit("constant", word, immediate=ord(character))
         routine.emit("store", a=result, immediate=position, b=word)
 
@@ -190,7 +196,7 @@ class _Lowering:
         if isinstance(target, ast.Name):
             self.emit("move", self.variables[target.id], register)
         elif isinstance(target, ast.Subscript):
-            address, offset = self.element_address(target)
+            address, offset, _ = self.element_address(target)
             self.emit("store", a=address, immediate=offset, b=register, space="elements")
 
     def statement_AnnAssign(self, node: ast.AnnAssign) -> None:
@@ -204,17 +210,13 @@ class _Lowering:
             self.operate(node.op, register, kind, None, node.value, register)
             return
         assert isinstance(node.target, ast.Subscript)
-        address, offset = self.element_address(node.target)
+        address, offset, found = self.element_address(node.target)
         kind = self.type_of(node.target)
         before = self.fresh()
         self.emit("load", before, address, immediate=offset, space="elements")
         after = self.operate(node.op, before, kind, None, node.value)
-        if any(isinstance(each, ast.Call) for each in ast.walk(node.value)):
-            if any(isinstance(each, ast.Call) for each in ast.walk(node.target)):
-                raise self.function.origin.file.error(
-                    node, "calls on both sides of an augmented assignment", "call first, into a variable"
-                )
-            address, offset = self.element_address(node.target)  # the call may have moved the elements
+        if _calls(node.value):
+            address, offset, _ = self.element_address(node.target, found)  # the call may have moved the elements
         self.emit("store", a=address, immediate=offset, b=after, space="elements")
 
     def statement_Return(self, node: ast.Return) -> None:
@@ -266,7 +268,7 @@ class _Lowering:
 
     def statement_For(self, node: ast.For) -> None:
         assert isinstance(node.target, ast.Name)
-        bounds = range_arguments(node.iter)
+        bounds = self.function.ranges.get(node)
         variable, kind = self.variables[node.target.id], self.function.variables[node.target.id]
         if bounds is not None:
             self._for_range(node, bounds, variable)
@@ -280,6 +282,8 @@ class _Lowering:
         step = 1
         if len(bounds) == 3:
             step = int(self.function.constants[bounds[2]])
+            if abs(step) > LARGEST_CONSTANT:
+                raise self.too_large(bounds[2], step)
         if len(bounds) == 1:
             self.emit("constant", counter, immediate=0)
         else:
@@ -435,13 +439,18 @@ class _Lowering:
             self.emit("jump_if_not_zero" if truth == when else "jump_if_zero", a=register, label=label)
             return
         after = self.routine.new_label()
+        as_text = STR in [self.type_of(operand) for operand in operands]
         held: int | None = None
+        if _calls(operands[1]) and self.function.constants.get(operands[0]) is None:
+            held = self._operand(operands[0], as_text)
         for position, operator in enumerate(node.ops):
             last = position == len(node.ops) - 1
             right, following = operands[position + 1], None
             if not last and self.function.constants.get(right) is None:
-                following = self.converted(right, STR) if self._as_text(operands) else self.value(right)
-            register, truth = self.compare(operator, operands[position], right, held, following, ordered=between)
+                following = self._operand(right, as_text)
+            register, truth = self.compare(
+                operator, operands[position], right, held, following, ordered=between, as_text=as_text
+            )
             if last:
                 self.emit("jump_if_not_zero" if truth == when else "jump_if_zero", a=register, label=label)
             else:
@@ -450,9 +459,8 @@ class _Lowering:
             held = following
         self.place(after)
 
-    def _as_text(self, operands: list[ast.expr]) -> bool:
-        kinds = {self.type_of(operand) for operand in operands}
-        return STR in kinds
+    def _operand(self, node: ast.expr, as_text: bool) -> int:
+        return self.converted(node, STR) if as_text else self.value(node)
 
     def _between_constants(self, node: ast.Compare, operands: list[ast.expr]) -> bool:
         """Whether this is ``"0" <= c <= "9"``, whose outcome is right for code points that read as negative, too."""
@@ -509,15 +517,17 @@ class _Lowering:
         right_word: int | None = None,
         ordered: bool = False,
         into: int | None = None,
+        as_text: bool = False,
     ) -> tuple[int, bool]:
         """A register and whether the comparison is true where it is not zero.
 
         ``ordered``: code points can be compared as they are. ``left_word``, ``right_word``: operands already evaluated.
+        ``as_text``: characters are compared as texts, which they were made into.
         """
         kinds = {self.type_of(left), self.type_of(right)}
         equality = isinstance(operator, (ast.Eq, ast.NotEq))
         truth = not isinstance(operator, (ast.NotEq, ast.GtE, ast.LtE))
-        if STR in kinds:
+        if as_text or STR in kinds:
             return self._compare_texts(operator, left, right, left_word, right_word, into), truth
         constant, other, word = self._constant_word(right), left, left_word
         swapped = False
@@ -572,7 +582,7 @@ class _Lowering:
             for one, other, word in ((left, right, left_word), (right, left, right_word)):
                 constant = self.function.constants.get(other)
                 if isinstance(constant, str) and len(constant) <= 1:
-                    return self._equals_short(word if word is not None else self.value(one), constant)
+                    return self._equals_short(word if word is not None else self.converted(one, STR), constant)
         first = left_word if left_word is not None else self.converted(left, STR)
         second = right_word if right_word is not None else self.converted(right, STR)
         if isinstance(operator, (ast.Eq, ast.NotEq)):
@@ -603,6 +613,12 @@ class _Lowering:
         self.emit("add_immediate", following, register, immediate=1)
         self.emit("check", a=register, b=following)
 
+    def code_point(self, register: int) -> None:
+        """Faults unless an integer is a code point, 0…0x10FFFF; on a machine with smaller integers it can be no larger."""
+        high = self.fresh()
+        self.emit("shift_right", high, register, self.number(16))
+        self.emit("check", a=high, b=self.number(0x11))
+
     # Values
 
     def converted(self, node: ast.expr, kind: Type, into: int | None = None) -> int:
@@ -626,12 +642,16 @@ class _Lowering:
                 return self.literal(constant, into)
             number = ord(constant) if isinstance(constant, str) else int(constant)
             if abs(number) > LARGEST_CONSTANT:
-                raise self.function.origin.file.error(
-                    node, f"the constant {number}", "no machine has integers so large; keep long numbers as text"
-                )
+                raise self.too_large(node, number)
             return self.number(number, into, movable=not isinstance(constant, str))
         result: int = getattr(self, f"value_{type(node).__name__}")(node, into)
         return result
+
+    def too_large(self, node: ast.expr, number: int) -> CompileError:
+        shown = f"the constant {number}" if number.bit_length() <= 128 else f"a constant of {number.bit_length()} bits"
+        return self.function.origin.file.error(
+            node, shown, "no machine has integers so large; keep long numbers as text"
+        )
 
     def number(self, number: int, into: int | None = None, movable: bool = True) -> int:
         target = into or self.fresh()
@@ -641,6 +661,12 @@ class _Lowering:
         return target
 
     def literal(self, text: str, into: int | None = None) -> int:
+        if len(text) > LONGEST_TEXT:
+            raise self.function.origin.file.error(
+                self.routine.current_line,
+                f"a text of {len(text)} characters",
+                f"keep it to {LONGEST_TEXT}, or pass it as an argument",
+            )
         if len(text) > 2:
             return self.call(LITERAL[:-1] + _quoted(text), [], into)
         result = self.allocate(len(text) + 1)
@@ -742,7 +768,9 @@ class _Lowering:
                 return target
         right = self.value(second)
         target = into or self.fresh()
-        self.emit(_OPERATIONS[type(operator)], target, left, right)
+        emitted = self.emit(_OPERATIONS[type(operator)], target, left, right)
+        if _may_raise(operator, constant):
+            emitted.space = "needed"
         return target
 
     def _power(self, base: int, exponent: int, into: int | None) -> int:
@@ -821,7 +849,7 @@ class _Lowering:
         if isinstance(node.slice, ast.Slice):
             return self._slice(node, container, into)
         if container.kind == "list":
-            address, offset = self.element_address(node)
+            address, offset, _ = self.element_address(node)
             target = into or self.fresh()
             self.emit("load", target, address, immediate=offset, space="elements")
             return target
@@ -837,31 +865,43 @@ class _Lowering:
             self.emit("load", target, address, immediate=1, space="text")
         return target
 
-    def _position(self, node: ast.Subscript, holder: int, length: int, space: str) -> tuple[int, int | None]:
-        """A checked position in a text or list: its register, and its value where that is a constant ≥ 0."""
+    def _position(
+        self, node: ast.Subscript, holder: int, length: int, space: str, word: int | None = None
+    ) -> tuple[int, int | None]:
+        """A checked position in a text or list: its register, and its value where that is a constant ≥ 0.
+
+        ``word``: the position, where it is evaluated already.
+        """
         constant = self.function.constants.get(node.slice)
+        if constant is not None and abs(int(constant)) >= LARGEST_CONSTANT:
+            raise self.too_large(node, int(constant))
         if constant is not None and int(constant) < 0:
             position = self.fresh()
             self.emit("load", length, holder, immediate=0, space=space)
             self.emit("add_immediate", position, length, immediate=int(constant))
             self.emit("check", a=position, b=length)
             return position, None
-        position = self.value(node.slice)
+        position = self.value(node.slice) if word is None else word
         self.emit("load", length, holder, immediate=0, space=space)
         self.emit("check", a=position, b=length)
         return position, None if constant is None else int(constant)
 
-    def element_address(self, node: ast.Subscript) -> tuple[int, int]:
-        """Address and offset of a list's element, after the check of its bounds."""
-        holder = self.value(node.value)
+    def element_address(
+        self, node: ast.Subscript, found: tuple[int, int] | None = None
+    ) -> tuple[int, int, tuple[int, int]]:
+        """Address and offset of a list's element, after the check of its bounds; and the list and the position.
+
+        ``found``: the list and the position, where they are evaluated already.
+        """
+        holder = self.value(node.value) if found is None else found[0]
         length, data = self.fresh(), self.fresh()
-        position, constant = self._position(node, holder, length, "header")
+        position, constant = self._position(node, holder, length, "header", None if found is None else found[1])
         self.emit("load", data, holder, immediate=2, space="header")
         if constant is not None:
-            return data, constant
+            return data, constant, (holder, position)
         address = self.fresh()
         self.emit("index", address, data, position)
-        return address, 0
+        return address, 0, (holder, position)
 
     def _slice(self, node: ast.Subscript, container: Type, into: int | None) -> int:
         assert isinstance(node.slice, ast.Slice)
@@ -966,7 +1006,11 @@ class _Lowering:
 
     def built_in_chr(self, node: ast.Call, into: int | None) -> int:
         register = self.value(node.args[0])
-        self.not_negative(register)
+        path = self.function.origin.file.path
+        if path is not None and path.resolve().parent == _PROGRAMS:
+            self.not_negative(register)
+        else:
+            self.code_point(register)
         return register
 
     def built_in_str(self, node: ast.Call, into: int | None) -> int:
@@ -1003,6 +1047,18 @@ class _Lowering:
 
     def built_in_max(self, node: ast.Call, into: int | None) -> int:
         return self._fold("max", node, into)
+
+
+def _may_raise(operator: ast.operator, right: Constant | None) -> bool:
+    """Whether an operation with this constant on the right, or an unknown number, can raise an exception in Python."""
+    if isinstance(operator, (ast.FloorDiv, ast.Mod)):
+        return not right
+    return isinstance(operator, (ast.LShift, ast.RShift)) and (right is None or int(right) < 0)
+
+
+def _calls(node: ast.expr) -> bool:
+    """Whether an expression calls anything, and so may change a list."""
+    return any(isinstance(each, ast.Call) for each in ast.walk(node))
 
 
 def _quoted(text: str) -> str:

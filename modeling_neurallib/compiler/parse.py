@@ -97,6 +97,7 @@ class TypedFunction:
         types: type of every expression that is evaluated.
         constants: value of every expression that is known already.
         callees: call expression → the function that it calls.
+        ranges: loop over the built-in ``range`` → its arguments.
     """
 
     origin: SourceFunction
@@ -105,6 +106,7 @@ class TypedFunction:
     types: dict[ast.expr, Type] = field(default_factory=dict)
     constants: dict[ast.expr, Constant] = field(default_factory=dict)
     callees: dict[ast.Call, SourceFunction] = field(default_factory=dict)
+    ranges: dict[ast.For, list[ast.expr]] = field(default_factory=dict)
 
 
 def signature(function: SourceFunction) -> Signature:
@@ -186,7 +188,7 @@ class Checker:
 
     def _walk(self) -> None:
         self.changed = False
-        self.result.types, self.result.constants, self.result.callees = {}, {}, {}
+        self.result.types, self.result.constants, self.result.callees, self.result.ranges = {}, {}, {}, {}
         self.block(self.function.node.body)
 
     # Statements
@@ -234,7 +236,10 @@ class Checker:
         if isinstance(node.target, ast.Name):
             kind = self.name_type(node.target.id, node.target)
         else:
-            kind = self.expression(self._as_load(node.target))
+            target = self._as_load(node.target)
+            kind = self.expression(target)
+            if self.result.types[target.value].kind in ("str", "char"):
+                raise self.error(node, "an assignment to a part of a text", "texts never change; build a new one")
         if kind.kind == "list":
             raise self.error(node, "an augmented assignment to a list", "use .append in a loop")
         result = self.operate(node, node.op, kind, self.expression(node.value), None, node.value)
@@ -243,7 +248,7 @@ class Checker:
         elif join(kind, result) != kind:
             raise self.error(node, f"{result} stored where {kind} is expected", "convert it first")
 
-    def _as_load(self, target: ast.expr) -> ast.expr:
+    def _as_load(self, target: ast.expr) -> ast.Subscript:
         if not isinstance(target, ast.Subscript):
             raise self.refuse(target)
         return target
@@ -304,8 +309,9 @@ class Checker:
             raise self.error(node.orelse[0], "an else after a loop", "use a bool variable and an if")
         if not isinstance(node.target, ast.Name):
             raise self.error(node.target, "a loop over several variables", "use one loop variable")
-        bounds = range_arguments(node.iter)
-        if bounds is not None and "range" not in self.locals:
+        bounds = self._range_arguments(node.iter)
+        if bounds is not None:
+            self.result.ranges[node] = bounds
             if not 1 <= len(bounds) <= 3:
                 raise self.error(node.iter, f"range with {len(bounds)} arguments", "give it one to three")
             for bound in bounds:
@@ -322,7 +328,16 @@ class Checker:
             else:
                 raise self.error(node.iter, f"a loop over {iterated}", "loop over range(…), a text or a list")
         self.variable(node.target.id, kind, node.target)
+        if bounds is None and kind.kind == "list":
+            self.accept(node.iter, list_of(self.result.variables[node.target.id]))
         self._loop_body(node.body)
+
+    def _range_arguments(self, node: ast.expr) -> list[ast.expr] | None:
+        """The arguments of the built-in ``range``, or None if this is something else."""
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.func.id != "range":
+            return None
+        taken = "range" in self.locals or "range" in self.known or node.keywords
+        return None if taken or self.sources.find(self.function.file, "range") is not None else node.args
 
     def _loop_body(self, body: list[ast.stmt]) -> None:
         self.loops += 1
@@ -529,6 +544,8 @@ class Checker:
 
     def expression_Compare(self, node: ast.Compare, expected: Type | None) -> Type:
         operands = [node.left, *node.comparators]
+        if len(node.ops) > 1 and any(isinstance(operator, (ast.In, ast.NotIn)) for operator in node.ops):
+            raise self.error(node, "`in` within a chain of comparisons", "write the comparisons out, with `and` between them")
         kinds = [self.expression(operand) for operand in operands]
         for position, operator in enumerate(node.ops):
             self._comparable(node, operator, operands[position + 1], kinds[position], kinds[position + 1])
@@ -608,7 +625,7 @@ class Checker:
         if not isinstance(node.func, ast.Name):
             raise self.error(node, "a call of something that is not a name", "call a function by its name")
         name = node.func.id
-        if name in self.locals:
+        if name in self.locals or name in self.known:
             raise self.error(node, f"a call of the variable {name!r}", "call a function by its name")
         callee = self.sources.find(self.function.file, name)
         if callee is None:
@@ -649,13 +666,6 @@ class Checker:
     def arguments(self, node: ast.Call, count: int) -> None:
         if len(node.args) != count:
             raise self.error(node, f"a call with {len(node.args)} arguments", f"it takes {count}")
-
-
-def range_arguments(node: ast.expr) -> list[ast.expr] | None:
-    """The arguments of ``range(…)``, or None if this is something else."""
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "range" and not node.keywords:
-        return node.args
-    return None
 
 
 def _conversion(kind: Type, expected: Type) -> str:

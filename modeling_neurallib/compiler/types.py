@@ -63,7 +63,7 @@ def annotated(node: ast.expr | None) -> Type | None:
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         try:
             return annotated(ast.parse(node.value, mode="eval").body)
-        except SyntaxError:
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
             return None
     if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id == "list":
         element = annotated(node.slice)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from neurallib.modeling_neurallib.compiler.allocate import allocate
 from neurallib.modeling_neurallib.compiler.compiling import compile_library, compile_source
 from neurallib.modeling_neurallib.compiler.errors import CompileError
+from neurallib.modeling_neurallib.compiler.three_address import Routine
 
 BODIES = [
     ("return (lambda: 1)()", "call of something", "by its name"),
@@ -75,7 +77,21 @@ BODIES = [
     ("return b'x'[0]", "constant of type bytes", "int, bool or str"),
     ("return int", "'int' is not known", "define it"),
     ("del a\n    return 1", "del", "pop"),
-]
+    ("xs = [1, 2]\n    return 1 if 0 < a in xs else 0", "`in` within a chain", "and"),
+    ("s = 'abc'\n    return 1 if 'b' == s[1] in s else 0", "`in` within a chain", "and"),
+    ("s = 'abc'\n    s[0:1] += 'x'\n    return 1", "part of a text", "never change"),
+    ("rows = [['a']]\n    for row in [rows[0]]:\n        row.append('xy')\n    return 1", "list of single characters", "type"),
+    ("for i in range(0, 5, 2**40):\n        a = i\n    return a", "constant 1099511627776", "text"),
+    ("for i in range(5, 0, -2**31):\n        a = i\n    return a", "constant -2147483648", "text"),
+    ("return ord('abc'[-2147483648])", "constant -2147483648", "text"),
+    ("return ord(str(a)[2147483647])", "constant 2147483647", "text"),
+    ("return 0x" + "f" * 5_000, "constant of 20000 bits", "text"),
+    ("return (10**64)**64 * (10**64)**64", "power", "loop"),
+    ("return 1 if " + "not " * 2_000 + "a else 2", "nested too deeply", "split"),
+    ("if a == 0:\n        return 0\n" + "".join(f"    elif a == {i}:\n        return {i}\n" for i in range(1, 1_500))
+     + "    return a", "nested too deeply", "split"),
+    ("s = '" + "a" * 10_001 + "'\n    return 1", "text of 10001 characters", "argument"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("body", "construct", "advice"), BODIES, ids=[body[:30] for body, _, _ in BODIES])
@@ -103,11 +119,90 @@ def test_bodies(body: str, construct: str, advice: str) -> None:
     ("from os import getpid\ndef f(a: int) -> int:\n    return getpid()", "import from elsewhere"),
     ("def f(a: int) -> int:\n    return 1\ndef g(a: int) -> int:\n    return _p(a) + 1\n"
      "def _p(a: int) -> None:\n    return", "Add of none"),
+    ("def café(a: str) -> str:\n    return a", "program named 'café'"),
+    ("def " + "f" * 200 + "(a: str) -> str:\n    return a", "200 characters"),
+    ("def f(" + "a" * 200 + ": str) -> str:\n    return 'b'", "200 characters"),
+    ("def f(a: str) -> str:\n    '" + "a" * 100_001 + "'\n    return a", "docstring of 100001 characters"),
+    ("def f(a: str) -> str:\n    '\\ud800'\n    return a", "surrogate"),
+    ("def f(a: str) -> str:\n    # " + "a" * 100_000 + "\n    return a", "function of 1000"),
+    ("def f(a: int) -> int:\n    return a" + " + a" * 3_000, "nested too deeply"),
+    ("def f(a: 'list[' * 9) -> int:\n    return 1", "parameter 'a' of f has no type"),
 ])  # fmt: skip
 def test_sources(source: str, construct: str) -> None:
     with pytest.raises(CompileError) as caught:
         compile_source(source)
     assert construct in caught.value.construct, str(caught.value)
+
+
+@pytest.mark.parametrize("module", [
+    "X = 1\nX += 4", "X = 1\nX = X + int('4')", "X = 1\nX = Y = 2", "X = 1\nX, Y = 2, 3", "X = 1\nif True:\n    X = 2",
+    "X = 1\nfor X in (5,):\n    pass", "X = 1\nX = [1]", "X = 3\ndel X", "X = 1\nimport os as X", "X = 1\nfrom math import *",
+    "X = 1\nL = [(X := i) for i in range(3)]", "X = 1\nclass X:\n    pass", "X = 1\nwith open('x') as X:\n    pass",
+    "X = 1\ntry:\n    pass\nexcept OSError as X:\n    pass", "X = 1\nmatch 1:\n    case X:\n        pass",
+    "X = 1\ndef _set() -> None:\n    global X\n    X = 9\n_set()", "Y = 1\nY += 1\nX = Y + 1",
+    "X = (((10**64)**64)**64)**64", "X = 1.5",
+])  # fmt: skip
+def test_constants_known_only_by_running_the_file(module: str) -> None:
+    with pytest.raises(CompileError, match="the name 'X' is or may be bound here to something else"):
+        compile_source(f"{module}\ndef f(a: int) -> int:\n    return X")
+    assert compile_source(f"{module}\ndef f(a: int) -> int:\n    return a").run("f", "2") == "2"
+
+
+@pytest.mark.parametrize(("source", "construct"), [
+    ("def _g(a: int) -> int:\n    return 1\nif True:\n    def _g(a: int) -> int:\n        return 2\n"
+     "def f(a: int) -> int:\n    return _g(a)", "'_g'"),
+    ("def _g(a: int) -> int:\n    return 9\ndef f(a: int) -> int:\n    return 1\nf = _g", "'f'"),
+    ("len = 4\ndef f(a: str) -> int:\n    return len(a)", "'len'"),
+    ("import os as abs\ndef f(a: int) -> int:\n    return abs(a)", "'abs'"),
+    ("class abs:\n    pass\ndef f(a: int) -> int:\n    return abs(a)", "'abs'"),
+    ("from math import *\ndef f(a: str) -> int:\n    return len(a)", "'len'"),
+    ("range = [1]\ndef f(a: int) -> int:\n    for a in range(3):\n        pass\n    return a", "'range'"),
+    ("range = 1\ndef f(a: int) -> int:\n    for a in range(3):\n        pass\n    return a", "'range'"),
+])  # fmt: skip
+def test_functions_known_only_by_running_the_file(source: str, construct: str) -> None:
+    with pytest.raises(CompileError) as caught:
+        compile_source(source)
+    assert construct in caught.value.construct, str(caught.value)
+
+
+@pytest.mark.parametrize(("parameters", "registers", "construct"), [
+    (0, 5, "machine of 5 registers"),
+    (0, 300, "machine of 300 registers"),
+    (7, 6, "7 parameters on a machine of 6"),
+    (7, 8, "7 parameters on a machine of 8"),
+    (5, 6, "5 parameters on a machine of 6"),
+])  # fmt: skip
+def test_too_few_registers_for_a_function(parameters: int, registers: int, construct: str) -> None:
+    names = "abcdefg"[:parameters]
+    helper = f"def _g({', '.join(f'{name}: int' for name in names)}) -> int:\n    return {'+'.join(names) or 1}\n"
+    source = f"{helper}def f(t: str) -> str:\n    return str(_g({', '.join('1' for _ in names)}))"
+    with pytest.raises(CompileError, match=construct):
+        compile_source(source, registers=registers)
+
+
+@pytest.mark.parametrize("registers", [6, 7])
+def test_too_few_registers_for_a_program(registers: int) -> None:
+    with pytest.raises(CompileError, match="a program with 3 parameters; use at most 2"):
+        compile_source("def f(a: str, b: str, c: str) -> str:\n    return a", registers=registers)
+
+
+def test_spilling_ends() -> None:
+    routine = Routine("all at once", 7)
+    words = [routine.register() for _ in range(7)]
+    for position, word in enumerate(words):
+        routine.emit("move", word, position)
+    routine.emit("return", reads=tuple(range(7)))
+    with pytest.raises(CompileError, match="all at once needs more than 8 registers"):
+        allocate(routine, 8)
+
+
+def test_what_cannot_be_compiled_at_all() -> None:
+    with pytest.raises(CompileError, match="int instead of functions"):
+        compile_library(5)  # type: ignore[arg-type]
+    with pytest.raises(CompileError, match="cannot be read"):
+        compile_library("a\0b")
+    with pytest.raises(CompileError, match="what no library can hold"):
+        compile_source("def f(a: str) -> str:\n    return a", name="a b")
 
 
 def test_the_error_names_file_and_line(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from neurallib.configuration.machine_config import MachineConfig
 from neurallib.modeling_neurallib.compiler.compiling import compile_library, compile_source
+from neurallib.modeling_neurallib.compiler.errors import CompileError
 from neurallib.modeling_neurallib.machine.operations import Fault
 
 LIBRARY = compile_library(Path(language.__file__))
@@ -129,6 +130,68 @@ def test_random_programs_equal_cpython(block: list[str], a: int, b: int, c: int)
     assert result.text == printed(names["f"](a, b, c)), source
 
 
+SUBTLE: list[tuple[str, tuple]] = [
+    # Chains of comparisons between characters and texts; the order in which operands are evaluated.
+    ("def f(t: str, b: str) -> bool:\n    return t[0] == t[1] == b", ("aa", "a")),
+    ("def f(t: str, b: str) -> bool:\n    return b == t[0] == t[1]", ("aa", "a")),
+    ("def f(t: str, b: str) -> bool:\n    return t[0] < t[1] < b", ("ab", "c")),
+    ("def f(t: str, b: str) -> bool:\n    return 'a' == t[0] == b != ''", ("aa", "a")),
+    ("def f(n: int) -> bool:\n    xs = [n, 3, 1]\n    return xs.pop() < xs.pop() < 100", (1,)),
+    ("def _g(xs: list[str]) -> str:\n    xs[0] = 'z'\n    return 'm'\n"
+     "def f(t: str) -> bool:\n    xs = [t]\n    return xs[0] < _g(xs) < t + 'z'", ("a",)),
+    # Characters and the empty text.
+    ("def f(t: str) -> int:\n    n = 0\n    for c in t:\n        if c == '':\n            n += 1\n    return n", ("abc",)),
+    ("def f(t: str) -> int:\n    n = 0\n    for c in t:\n        if c != '':\n            n += 1\n    return n", ("abc",)),
+    ("def f(t: str) -> bool:\n    return '' == t[0]", ("abc",)),
+    ("def f(t: str) -> bool:\n    return t[-1] == ''", ("abc",)),
+    ("def f(t: str) -> bool:\n    return 'a' == ''", ("abc",)),
+    # Loops over lists of lists of characters that become lists of texts.
+    ("def f(t: str) -> str:\n    rows = [['a'], ['b']]\n    for row in rows:\n        row.append(t)\n"
+     "    return ''.join(rows[0])", ("xy",)),
+    ("def _g(row: list[str]) -> str:\n    return row[0]\n"
+     "def f(t: str) -> str:\n    rows = [['a'], ['b']]\n    for row in rows:\n        t += _g(row)\n    return t", ("xy",)),
+    ("def f(t: str) -> str:\n    rows = [[t[0]], [t[1]]]\n    row = ['xyz']\n    for row in rows:\n        pass\n"
+     "    return row[0]", ("ab",)),
+    ("def f(t: str) -> str:\n    boxes = [[['a']], [[t[0]]]]\n    for rows in boxes:\n        for row in rows:\n"
+     "            row.append('xy')\n    return ''.join(boxes[0][0] + boxes[1][0])", ("q",)),
+    ("def f(t: str) -> str:\n    for row in [[t[0]], ['b']]:\n        row.append('xy')\n        t = ''.join(row)\n"
+     "    return t", ("q",)),
+    # What a module binds: the last binding counts.
+    ("X = 1\nY = X + 1\nX = X + 4\ndef f(n: int) -> int:\n    return X * 10 + Y + n", (1,)),
+    ("def f(n: int) -> int:\n    return 1\ndef f(n: int) -> int:\n    return n + 2", (1,)),
+    ("X = 1\nX += 1\nX = 7\ndef f(n: int) -> int:\n    return X + n", (1,)),
+    ("X = 3\nL = [X for X in range(9)]\nX: int\ndef f(n: int) -> int:\n    return X + n", (1,)),
+    ("def g(n: int) -> int:\n    return 2\ng = 4\ndef f(n: int) -> int:\n    return g + n", (1,)),
+    ("def range(n: int) -> list[int]:\n    return [7, n]\n"
+     "def f(n: int) -> int:\n    s = 0\n    for i in range(n):\n        s += i\n    return s", (3,)),
+    ("def len(t: str) -> str:\n    return t + 'abc'\ndef f(n: int) -> str:\n    return len(str(n))", (41,)),
+    # Augmented assignments to elements evaluate the list and the position once.
+    ("def _g(ys: list[int]) -> int:\n    ys[0] = 1\n    return 10\n"
+     "def f(n: int) -> list[int]:\n    ys = [0]\n    xs = [5, n]\n    xs[ys[0]] += _g(ys)\n    return xs", (6,)),
+    ("def _g(rows: list[list[int]]) -> int:\n    rows[0] = [100]\n    return 10\n"
+     "def f(n: int) -> list[int]:\n    old = [n]\n    rows = [old]\n    rows[0][0] += _g(rows)\n    return old + rows[0]", (5,)),
+    ("def _g(xs: list[int]) -> int:\n    xs.append(7)\n    return 1\n"
+     "def f(n: int) -> list[int]:\n    xs = [n, 2, 3, 4]\n    xs[_g(xs)] += _g(xs)\n    xs[-1] += _g(xs)\n    return xs", (5,)),
+    # Parameters named like the functions that read and print them.
+    ("def f(integer: int, integer_: int) -> int:\n    return integer - integer_", (3, 5)),
+    ("def f(truth: bool, is_integer: int) -> bool:\n    return truth and is_integer > 0", (True, 5)),
+    ("def f(integer_to_text: int, __program__: int) -> int:\n    return integer_to_text - __program__", (3, 5)),
+    # The largest code point; numbers that are large only while compiling.
+    ("def f(n: int) -> str:\n    return chr(n)", (0x10FFFF,)),
+    ("def f(n: int) -> int:\n    return 10**40 // 10**39 + n", (1,)),
+    ("def f(n: int) -> int:\n    y = n % 3 + n // 4 + (n << 2) + (n >> 3)\n    return 1", (5,)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("source", "arguments"), SUBTLE, ids=[source[-40:] for source, _ in SUBTLE])
+def test_what_is_easily_got_wrong_equals_cpython(source: str, arguments: tuple) -> None:
+    names: dict[str, Any] = {}
+    exec(source, names)
+    expected = printed(names["f"](*arguments))
+    result = compile_source(source).call("f", [printed(argument) for argument in arguments])
+    assert result.text == expected, result.fault
+
+
 @pytest.mark.parametrize(("source", "fault"), [
     ("def f(a: int) -> int:\n    return a * 1000000", Fault.overflow),
     ("def f(a: int) -> int:\n    return a // (a - a)", Fault.division_by_zero),
@@ -137,6 +200,12 @@ def test_random_programs_equal_cpython(block: list[str], a: int, b: int, c: int)
     ("def f(a: int) -> int:\n    return ord('abc'[0 - a])", Fault.index_out_of_range),
     ("def f(a: int) -> int:\n    xs: list[int] = []\n    return xs.pop()", Fault.index_out_of_range),
     ("def f(a: int) -> int:\n    return ord(chr(-a))", Fault.index_out_of_range),
+    ("def f(a: int) -> int:\n    return len('a' + chr(a * 1000))", Fault.index_out_of_range),
+    ("def f(a: int) -> int:\n    b = 1 // (a - 1234)\n    return 5", Fault.division_by_zero),
+    ("def f(a: int) -> int:\n    b = 1 % (a - 1234)\n    return 5", Fault.division_by_zero),
+    ("def f(a: int) -> int:\n    b = (1 // (a - 1234)) ** 0\n    return 5", Fault.division_by_zero),
+    ("def f(a: int) -> int:\n    b = 1 << -a\n    return 5", Fault.overflow),
+    ("def f(a: int) -> int:\n    a >>= -a\n    return 5", Fault.overflow),
     ("def f(a: int) -> int:\n    xs = [0] * 70000\n    return len(xs)", Fault.wild_access),
     ("def f(a: int) -> int:\n    while True:\n        xs = [a]", Fault.out_of_memory),
     ("def f(a: int) -> int:\n    return f(a) + 1", Fault.stack_overflow),
@@ -174,6 +243,25 @@ def test_functions_can_be_compiled_one_by_one() -> None:
     assert compile_library([language.recursion]).run("recursion", "7", "21") == language.recursion(7, 21)
 
 
+OFFSET = 1
+
+
+def test_a_function_inside_a_function_does_not_see_what_that_one_hides() -> None:
+    OFFSET = 5
+
+    def moved(number: int) -> int:
+        return number + OFFSET
+
+    def unmoved(number: int) -> int:
+        return number - LEFT_OUT
+
+    with pytest.raises(CompileError, match="'OFFSET' is not known here"):
+        compile_library([moved])
+    assert compile_library([unmoved]).run("unmoved", "7") == str(unmoved(7))
+
+
+LEFT_OUT = OFFSET + 1
+
 FOR_FEW_REGISTERS = """
 def f(a: int, b: int) -> int:
     c = a * 2
@@ -196,3 +284,27 @@ def test_machines_of_other_registers(registers: int) -> None:
     exec(FOR_FEW_REGISTERS, names)
     library = compile_source(FOR_FEW_REGISTERS, registers=registers)
     assert library.run("f", "5", "7", machine=MachineConfig(registers=registers)) == str(names["f"](5, 7))
+
+
+SEVEN_PARAMETERS = """
+def f(n: int) -> int:
+    x = n * 2
+    y = [n, x]
+    return _g(1, 2, 3, 4, 5, n, 7) + x * 1000 + y[1]
+
+def _g(a: int, b: int, c: int, d: int, e: int, f: int, g: int) -> int:
+    return a - b * c + d * e - f * g
+"""
+
+
+@pytest.mark.parametrize("registers", [9, 11])
+def test_as_many_parameters_as_registers(registers: int) -> None:
+    names: dict[str, Any] = {}
+    exec(SEVEN_PARAMETERS, names)
+    library = compile_source(SEVEN_PARAMETERS, registers=registers)
+    assert library.run("f", "3", machine=MachineConfig(registers=registers)) == str(names["f"](3))
+
+
+def test_long_texts() -> None:
+    text = "ab" * 2_000
+    assert compile_source(f"def f(t: str) -> str:\n    return t + {text!r}").run("f", "x") == "x" + text
