@@ -6,6 +6,8 @@ A token of a byte-level vocabulary is a string of bytes. The table of all of the
 
 from __future__ import annotations
 
+import codecs
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +21,10 @@ class TokenizerError(ValueError):
     """A tokenizer whose tokens cannot be turned into characters."""
 
 
+_BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")
+"""How a SentencePiece vocabulary names the token of a byte."""
+
+
 def _bytes_of_byte_level_symbols() -> dict[str, int]:
     """The printable stand-ins that byte-level BPE (GPT-2, Llama 3, SmolLM2) uses for the 256 bytes."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
@@ -28,13 +34,31 @@ def _bytes_of_byte_level_symbols() -> dict[str, int]:
     return table
 
 
-def _byte_positions(points: np.ndarray, count: int) -> np.ndarray:
-    """The byte at which each character of a decoded stretch of ``count`` bytes begins, int64."""
+_BROKEN = 0xDC00
+"""A code point that no UTF-8 spells: decoding puts it, plus the number of bytes, in place of a broken stretch."""
+
+_SIZED = f"{__name__}.sized"
+
+
+def _sized(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    return chr(_BROKEN + error.end - error.start), error.end
+
+
+codecs.register_error(_SIZED, _sized)
+
+
+def _decoded(data: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """The code points that UTF-8 spells and the byte at which each begins, int64 [C] both; U+FFFD for a broken stretch."""
+    if data.isascii():
+        return np.frombuffer(data, dtype=np.uint8).astype(np.int64), np.arange(len(data))
+    text = data.decode("utf-8", errors=_SIZED)
+    points = np.frombuffer(text.encode("utf-32-le", errors="surrogatepass"), dtype="<u4").astype(np.int64)
     sizes = 1 + (points >= 0x80) + (points >= 0x800) + (points >= 0x10000)
-    # A replacement character stands for one or more broken bytes: it is counted as one, to stay in step with the rest.
-    sizes = np.where(points == 0xFFFD, 1, sizes)
-    positions: np.ndarray = np.minimum(np.cumsum(sizes) - sizes, count - 1)
-    return positions
+    broken = (points >= _BROKEN) & (points < 0xE000)
+    sizes[broken] = points[broken] - _BROKEN
+    points[broken] = 0xFFFD
+    return points, np.cumsum(sizes) - sizes
 
 
 @dataclass(frozen=True)
@@ -81,19 +105,20 @@ class CharacterTable:
             TokenizerError: the tokenizer is neither byte-level nor a SentencePiece vocabulary with byte fallback.
         """
         symbols = _bytes_of_byte_level_symbols()
-        special = set(tokenizer.all_special_ids) | {
-            index for index, token in tokenizer.added_tokens_decoder.items() if token.special
-        }
-        tokens = tokenizer.convert_ids_to_tokens(list(range(min(len(tokenizer), vocabulary))))
-        byte_level = any(token is not None and "Ġ" in token for token in tokens)
+        added = tokenizer.added_tokens_decoder
+        special = set(tokenizer.all_special_ids) | {index for index, token in added.items() if token.special}
+        entries = tokenizer.get_vocab()
+        tokens = tokenizer.convert_ids_to_tokens(list(range(min(1 + max(entries.values(), default=-1), vocabulary))))
+        # Both signs are in both kinds: "Ġ" is a letter in Llama 2's vocabulary, "▁" is in special tokens of byte-level ones.
+        byte_level = sum("Ġ" in token for token in entries) > sum("▁" in token for token in entries)
         pieces: list[bytes] = []
         for index, token in enumerate(tokens):
             if token is None or index in special:
                 pieces.append(b"")
             elif byte_level:
-                known = all(symbol in symbols for symbol in token)
+                known = index not in added and all(symbol in symbols for symbol in token)
                 pieces.append(bytes(symbols[s] for s in token) if known else token.encode())
-            elif len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
+            elif _BYTE_TOKEN.fullmatch(token):
                 pieces.append(bytes([int(token[3:5], 16)]))
             else:
                 pieces.append(token.replace("▁", " ").encode())
@@ -127,13 +152,12 @@ class CharacterTable:
             stretch = b"".join(spelt[first + 1 : last])
             if not stretch:
                 continue
-            text = stretch.decode("utf-8", errors="replace")
-            points = np.frombuffer(text.encode("utf-32-le"), dtype="<u4").astype(np.int64)
+            points, at = _decoded(stretch)
             of_byte = np.repeat(np.arange(first + 1, last), lengths[first + 1 : last])
             begins = np.zeros(len(points), dtype=bool)
             begins[0] = True
             code_points.append(points)
-            owners.append(of_byte[_byte_positions(points, len(stretch))])
+            owners.append(of_byte[at])
             boundary.append(begins)
         if not code_points:
             return Characters(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, bool))
@@ -147,12 +171,24 @@ class CharacterTable:
 
     @cached_property
     def _tokens_of_bytes(self) -> dict[bytes, int]:
+        """The first token that spells each string of bytes; a byte token of SentencePiece only where no other spells it."""
         table: dict[bytes, int] = {}
-        for token in range(len(self)):
+        last = self._byte_tokens
+        for token in (*range(last.start), *range(last.stop, len(self)), *last):
             piece = self.bytes_of(token)
             if piece and piece not in table:
                 table[piece] = token
         return table
+
+    @cached_property
+    def _byte_tokens(self) -> range:
+        """The tokens <0x00>…<0xFF> of a SentencePiece vocabulary, which stand in a row; none in a byte-level one."""
+        begins = self.data.tobytes().find(bytes(range(256)))
+        first = int(self.offsets.searchsorted(begins, side="right")) - 1
+        edges = self.offsets[first : first + 257]
+        if begins < 0 or not np.array_equal(edges, np.arange(begins, begins + 257)):
+            return range(0)
+        return range(first, first + 256)
 
     @cached_property
     def _longest(self) -> int:
@@ -207,15 +243,21 @@ class CharacterTable:
         """bool [vocabulary]: tokens that end with a decimal digit."""
         return np.array([self.bytes_of(token)[-1:].isdigit() for token in range(len(self))], dtype=bool)
 
+    @cached_property
+    def _digits_at_edges(self) -> tuple[np.ndarray, np.ndarray]:
+        """``digit_first`` and ``digit_last``, bool [vocabulary + 1]: behind them False, for what is no token of the table."""
+        return np.append(self.digit_first, False), np.append(self.digit_last, False)
+
     def goes_on(self, tokens: np.ndarray, before: np.ndarray) -> np.ndarray:
         """Which tokens go on with the digits of the token before them.
 
         Args:
-            tokens: int64 [B, T], −1 for padding. before: int64 [B], the token before the first of each row, −1 for none.
+            tokens: int64 [B, T], −1 for padding; what the table does not have goes on with nothing. before: int64 [B], the
+                token before the first of each row, −1 for none.
         Returns:
             bool [B, T].
         """
         previous = np.concatenate([before[:, None], tokens[:, :-1]], axis=1)
-        here, there = tokens.clip(min=0), previous.clip(min=0)
-        result: np.ndarray = self.digit_first[here] & self.digit_last[there] & (tokens >= 0) & (previous >= 0)
+        first, last = self._digits_at_edges
+        result: np.ndarray = first[np.minimum(tokens, len(self))] & last[np.minimum(previous, len(self))]
         return result
