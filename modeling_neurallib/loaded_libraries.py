@@ -228,6 +228,11 @@ def _allowed(config: NeuralLibConfig, record: LibraryRecord) -> bool:
     return config.allowed_libraries is None or any(record.known_as(name) for name in config.allowed_libraries)
 
 
+def _listed(names: str | Sequence[str] | None) -> list[str] | None:
+    """One name, or several, as a list."""
+    return [names] if isinstance(names, str) else None if names is None else list(names)
+
+
 def program_text(name: str, docstring: str) -> str:
     """What the backbone reads of a program to make its key."""
     return f"{name.rsplit('.', 1)[-1].replace('_', ' ')}: {docstring}"
@@ -315,6 +320,11 @@ class LibraryManagement:
                 hold it, or there is no tokenizer.
         """
         if not isinstance(library, NeuralLibrary):
+            if str(library).endswith(".py") and not os.path.isdir(library):
+                raise LibraryError(
+                    f"{library} is Python source, and a model loads what is compiled: neurallib.compile_library({str(library)!r}) "
+                    "makes a library of it"
+                )
             library = NeuralLibrary.from_pretrained(library, revision=revision)
         new = replace(record_of(library, by_reference, bias), name=name or library.name)
         if new.name != library.name:
@@ -416,9 +426,9 @@ class LibraryManagement:
         Raises:
             LibraryError: there is no such library.
         """
-        chosen = [names] if isinstance(names, str) else names
+        chosen = _listed(names)
         self._known(chosen or ())
-        self.config.active_libraries = None if chosen is None else list(chosen)
+        self.config.active_libraries = chosen
         self._computers()
 
     def set_library_bias(self, name: str, bias: float) -> None:
@@ -434,16 +444,15 @@ class LibraryManagement:
         self.config.libraries = [record.to_dict() for record in found]
         self._computers()
 
-    def allow_only(self, libraries: Sequence[str] | None = None, programs: Sequence[str] | None = None) -> None:
+    def allow_only(self, libraries: str | Sequence[str] | None = None, programs: str | Sequence[str] | None = None) -> None:
         """Set the allow-list: nothing else is ever called, and no other library can be loaded. It is saved with the model.
 
         Args:
-            libraries: each a library's name, its repository (``org/name`` or ``org/name@commit``) or its sha256, which
-                alone no stranger can imitate. None: all.
-            programs: names in the model, or ``library.program``. None: all.
+            libraries: one or several, each a library's name, its repository (``org/name`` or ``org/name@commit``) or its sha256,
+                which alone no stranger can imitate; loaded or not yet. None: all.
+            programs: one or several names in the model, or ``library.program``. None: all.
         """
-        self.config.allowed_libraries = None if libraries is None else list(libraries)
-        self.config.allowed_programs = None if programs is None else list(programs)
+        self.config.allowed_libraries, self.config.allowed_programs = _listed(libraries), _listed(programs)
         self._computers()
 
     @contextmanager
@@ -453,7 +462,7 @@ class LibraryManagement:
         Raises:
             LibraryError: there is no such library.
         """
-        chosen = [names] if isinstance(names, str) else names
+        chosen = _listed(names)
         self._known(chosen or ())
         off = {record.name for record in records(self.config)} if chosen is None else set(chosen)
         computers = self._computers()
@@ -470,8 +479,9 @@ class LibraryManagement:
         known = [record.name for record in records(self.config)]
         for name in names:
             if name not in known:
-                near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-                hint = f"did you mean {near[0]!r}?" if near else "it has none; load_library loads one"
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"it has {', '.join(known)}" if known else "it has none; load_library loads one"
+                hint = f"did you mean {near[0]!r}?" if near else hint
                 raise LibraryError(f"the model has no library {name!r}; {hint}")
 
     def _computers(self) -> list[Any]:

@@ -45,6 +45,9 @@ EXTRAS = {"numba": "fast", "gguf": "gguf", "matplotlib": "plot"} | dict.fromkeys
 
 TRACE_LIMIT = 10_000
 
+LIBRARY_FILES = {"library_config.json", "library.safetensors", "README.md", "LICENSE", "NOTICE"}
+"""What the folder of a library may hold."""
+
 DENSE_INSTRUCTIONS = 4_096
 """The most instructions P that are run as distributions: code addresses alone take P² numbers."""
 
@@ -148,8 +151,10 @@ def ask(
     """Ask a language model, and see what it computed."""
     if not all(prompt.strip() for prompt in prompts):
         raise CommandError("the prompt is empty; ask something, for example: neurallib ask 'What is 123 times 45?'")
-    if page is not None and not page.absolute().parent.is_dir():
-        raise CommandError(f"{page.parent} is no folder; make it first, or choose another FILE.html")
+    if any("\udc80" <= character <= "\udcff" for prompt in prompts for character in prompt):  # so Python reads other bytes
+        raise CommandError("the prompt is not UTF-8; write it in that encoding")
+    if page is not None:
+        _check_page(page)
     with _working("loading the model"):
         from .modeling_neurallib.explanation import explained, reply
 
@@ -197,6 +202,23 @@ def ask(
         typer.echo(f"explained in {page}", err=True)
 
 
+def _check_page(page: Path) -> None:
+    """Said before a model is loaded for it.
+
+    Raises:
+        CommandError: the page cannot be written.
+    """
+    if not page.absolute().parent.is_dir():
+        raise CommandError(f"{page.parent} is no folder; make it first, or choose another FILE.html")
+    there = page.exists()
+    try:
+        page.open("ab").close()
+    except OSError as error:
+        raise CommandError(f"{page} cannot be written ({error.strerror}); choose another FILE.html") from error
+    if not there:
+        page.unlink()
+
+
 def _language_model(source: str | None) -> tuple[NeuralLibForCausalLM, Any]:
     """A model and its tokenizer; that of the package if no source is given."""
     if source is None:
@@ -242,15 +264,22 @@ def _adapted_model(source: str, base: str, revision: str) -> tuple[NeuralLibForC
     from transformers.utils import cached_file
 
     from . import NeuralLibConfig, NeuralLibForCausalLM
-    from .trainer.adapters import merged
+    from .trainer.adapters import has_heads, merged
 
     with _loading(f"the base {base} of the adapter {source}", base, revision):
         _find(base)
         config = AutoConfig.from_pretrained(base, revision=revision)
         if config.model_type != NeuralLibConfig.model_type:
+            way_out = "merge them, and make one of the result with `neurallib assemble --base FOLDER --output DIR`"
+            if has_heads(source):
+                way_out = (
+                    "its heads belong to a model that was put together in memory: do that again in Python, with the same library "
+                    "and heads, and keep the whole (PeftModel.from_pretrained(NeuralLibForCausalLM.from_llama("
+                    f"{base!r}, library=…, heads=…), {source!r}).merge_and_unload().save_pretrained(DIR), and "
+                    "tokenizer.save_pretrained(DIR))"
+                )
             raise CommandError(
-                f"{source} is an adapter for {base}, a model of type {config.model_type!r} without a computer; merge them, "
-                "and make one of the result with `neurallib assemble --base FOLDER --output DIR`"
+                f"{source} is an adapter for {base}, a model of type {config.model_type!r} without a computer; {way_out}"
             )
         model = NeuralLibForCausalLM.from_pretrained(base, revision=revision)
     with _loading(f"the adapter {source}", source):
@@ -426,6 +455,7 @@ def compile_(
 
     if not source.is_file():
         raise CommandError(f"{source} is no file; give a Python source file")
+    _check_for_library(output)
     library = compile_library(source, name=name)
     library.save_pretrained(output)
     (output / "README.md").write_text(library.card(), encoding="utf-8")
@@ -434,6 +464,22 @@ def compile_(
     else:
         _show_library(library)
         typer.echo(f"written to {output}")
+
+
+def _check_for_library(folder: Path) -> None:
+    """A library may take the place of one, and of nothing else.
+
+    Raises:
+        CommandError: something else is there.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise CommandError(f"{folder} is no folder; choose another --output")
+    found = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    stray = sorted(found - LIBRARY_FILES if "library_config.json" in found else found)
+    if stray:
+        raise CommandError(f"{folder} holds {', '.join(stray[:4])}, which is no library's; choose another --output")
 
 
 @app.command()
@@ -597,7 +643,14 @@ def publish(
 def assemble(
     base: Annotated[str, typer.Option(help=f"A Llama: org/name, a folder, a .gguf file, or {SMOLLM2}.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder for the model; it must not exist.")],
-    library: Library = STANDARD,
+    library: Annotated[
+        str,
+        typer.Option(
+            "--library",
+            "-l",
+            help="A folder, org/name on the Hub, or Python source; beside the standard library where --heads are trained for that.",
+        ),
+    ] = STANDARD,
     heads: Annotated[
         str | None, typer.Option(help=f"shipped (for {SMOLLM2}), none, or a folder of trained heads.")
     ] = None,
@@ -620,6 +673,10 @@ def assemble(
             if output.exists():
                 output.rmdir()
             scratch.rename(output)
+    except OSError as error:
+        if str(error.filename).startswith(str(scratch)):
+            raise CommandError(f"{output} cannot be written: {error.strerror}") from error
+        raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     programs = model.computer.programs
@@ -717,8 +774,27 @@ def train(
         )
         typer.echo(f"neurallib: interrupted; the same command {goes_on}", err=True)
         raise typer.Exit(130) from None
-    if os.environ.get("RANK", "0") == "0":  # of the processes of a launcher the first one speaks
-        typer.echo(json.dumps(report, ensure_ascii=False, indent=None if as_json else 2))
+    if os.environ.get("RANK", "0") != "0":  # of the processes of a launcher the first one speaks
+        return
+    if as_json:
+        typer.echo(json.dumps(report, ensure_ascii=False))
+        return
+    _console().print(_training_table(report))
+    typer.echo(f"written to {shown(report['recipe']['output'])}")
+
+
+def _training_table(report: dict[str, Any]) -> Any:
+    """What a training measured, a row a measure."""
+    measured = {
+        part: {name: value for name, value in report[part].items() if isinstance(value, int | float)}
+        for part in ("training", "validation")
+        if part in report
+    }
+    table = _table("measured", *measured, right=tuple(measured))
+    for name in dict.fromkeys(name for each in measured.values() for name in each):
+        values = [f"{each[name]:.4g}" if name in each else "–" for each in measured.values()]
+        table.add_row(*map(_text, [name, *values]))
+    return table
 
 
 @app.command()
@@ -748,7 +824,10 @@ def evaluate(
         Path | None, typer.Option(help="Compare with another run: its folder or its report.json.")
     ] = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The folder for replies, report and plot; a run goes on in it.")
+        Path,
+        typer.Option(
+            "--output", "-o", help="The folder for replies, and for report and plot of these tasks; a run goes on in it."
+        ),
     ] = Path("evaluation"),
     examples: Annotated[
         int | None, typer.Option(min=1, help="The most examples of a task; by default 200, of a file all.")
@@ -1002,8 +1081,10 @@ def _find(model: str) -> None:
     """Ask the Hub for a model that is not on this machine, once: the loaders would go on asking for half a minute.
 
     Raises:
-        ConnectionError: the Hub does not answer.
+        CommandError: it is a file. ConnectionError: the Hub does not answer.
     """
+    if Path(model).is_file():
+        raise CommandError(f"{model} is a file; a model is a folder, or org/name on the Hub")
     from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from conftest import TINY_PROGRAMS, make_base, opened
-from neurallib.trainer import shipping
+from neurallib.trainer import runs, shipping
 from typer.testing import CliRunner
 
 from neurallib import command_line, standard_library
@@ -205,6 +205,31 @@ def test_compile_then_inspect(tmp_path: Path) -> None:
     assert "halt" in json.loads(printed("inspect", tmp_path / "library", "double", "--json"))["disassembly"]
 
 
+def test_a_library_takes_the_place_of_one_and_of_nothing_else(tmp_path: Path, library_folder: Path) -> None:
+    model, notes = tmp_path / "model", tmp_path / "notes"
+    for name, folder in (("config.json", model), ("README.md", model), ("README.md", notes)):
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_text("mine")
+    for folder in (model, notes):
+        refused = complaint("compile", TINY_PROGRAMS, "--output", folder)
+        assert "README.md" in refused and "choose another --output" in refused
+        assert (folder / "README.md").read_text() == "mine" and not (folder / "library_config.json").exists()
+    assert "is no folder" in complaint("compile", TINY_PROGRAMS, "--output", model / "config.json")
+    (tmp_path / "fresh" / ".git").mkdir(parents=True)
+    for _ in range(2):
+        printed("compile", TINY_PROGRAMS, "--output", tmp_path / "fresh")
+    assert (tmp_path / "fresh" / "README.md").is_file()
+
+
+def test_training_is_told_in_a_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    measured = {"exact": 0.95, "programs": {"add": 1.0}}
+    report = {"training": measured, "validation": measured | {"quiet": 1.0}, "recipe": {"output": "runs/x", "seed": 7}}
+    monkeypatch.setattr(runs, "train", lambda *_: report)
+    said = printed("train", tmp_path / "recipe.yaml")
+    assert "exact" in said and "0.95" in said and "written to runs/x" in said and "seed" not in said
+    assert json.loads(printed("train", tmp_path / "recipe.yaml", "--json")) == report
+
+
 # ask
 
 
@@ -252,7 +277,18 @@ def test_ask_calls_another_library_too(asked: Any, tmp_path: Path) -> None:
 
 def test_prompts_that_cannot_be_answered(asked: Any) -> None:
     assert "the prompt is empty" in complaint("ask", "  ")
+    assert "the prompt is not UTF-8" in complaint("ask", os.fsdecode(b"caf\xe9"))
     assert "the model's context holds 512" in complaint("ask", "1 2 3 4 5 6 7 8 9 " * 40)
+
+
+def test_a_page_that_cannot_be_written_is_said_before_the_model_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command_line, "_language_model", lambda source: pytest.fail("the model was loaded"))
+    assert "is no folder" in complaint("ask", PROMPT, "--explain", tmp_path / "none" / "x.html")
+    assert f"{tmp_path} cannot be written" in complaint("ask", PROMPT, "--explain", tmp_path)
+    command_line._check_page(tmp_path / "x.html")
+    assert not (tmp_path / "x.html").exists()
 
 
 # assemble
@@ -287,7 +323,8 @@ def test_an_interrupted_assembly_leaves_nothing(
             raise OSError(28, "No space left on device", str(folder))
 
     monkeypatch.setattr(command_line, "_assembled", lambda *_: (tiny_model, Broken()))
-    assert "No space left" in complaint("assemble", "--base", "x", "--output", tmp_path / "model")
+    said = complaint("assemble", "--base", "x", "--output", tmp_path / "model")
+    assert said == f"neurallib: {tmp_path / 'model'} cannot be written: No space left on device"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -295,6 +332,10 @@ def test_bases_that_cannot_be_used(tmp_path: Path) -> None:
     output = tmp_path / "model"
     assert "cannot be loaded" in complaint("assemble", "--base", "no/such-model", "--output", output)
     assert "cannot be loaded" in complaint("assemble", "--base", tmp_path / "no.gguf", "--output", output)
+    source = tmp_path / "programs.py"
+    source.write_text("")
+    assert f"{source} is a file; a model is a folder" in complaint("assemble", "--base", source, "--output", output)
+    assert f"{source} is a file; a model is a folder" in complaint("ask", PROMPT, "--model", source)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.json").write_text('{"model_type": "no-such-type"}')
     assert "cannot be loaded" in complaint("assemble", "--base", tmp_path / "other", "--output", output)

@@ -96,7 +96,7 @@ def test_libraries_are_chosen_and_disabled(model: Any, tiny_tokenizer: Any, date
     assert ask(model, tiny_tokenizer) == ()
     with pytest.raises(LibraryError, match="no library 'date'; did you mean 'dates'"):
         model.set_library(["date"])
-    with pytest.raises(LibraryError, match="no library"), model.disable_library("nothing"):
+    with pytest.raises(LibraryError, match="no library 'xyz'; it has tiny_programs, dates"), model.disable_library("xyz"):
         pass
 
 
@@ -146,6 +146,12 @@ def test_the_allow_list(model: Any, tiny_tokenizer: Any, dates: NeuralLibrary) -
     assert model.active_libraries == ["tiny_programs"]
 
 
+@pytest.mark.parametrize(("given", "kept"), [("dates", ["dates"]), (("dates", "add"), ["dates", "add"]), ([], []), (None, None)])
+def test_one_name_is_a_list_of_one(model: Any, given: Any, kept: list[str] | None) -> None:
+    model.allow_only(libraries=given, programs=given)
+    assert model.config.allowed_libraries == model.config.allowed_programs == kept
+
+
 def test_what_cannot_be_loaded(model: Any, tiny_tokenizer: Any, dates: NeuralLibrary, tmp_path: Path) -> None:
     with pytest.raises(LibraryError, match="a library 'tiny_programs' already"):
         model.load_library(dates, "tiny_programs", tokenizer=tiny_tokenizer)
@@ -155,6 +161,8 @@ def test_what_cannot_be_loaded(model: Any, tiny_tokenizer: Any, dates: NeuralLib
         model.load_library(dates, tokenizer=tiny_tokenizer, by_reference=True)
     with pytest.raises(LibraryError, match="named by letters"):
         model.load_library(dates, "../x", tokenizer=tiny_tokenizer)
+    with pytest.raises(LibraryError, match=r"mine.py is Python source, .*compile_library\('mine.py'\)"):
+        model.load_library("mine.py", tokenizer=tiny_tokenizer)
     model.config.name_or_path = str(tmp_path)
     with pytest.raises(LibraryError, match="pass tokenizer="):
         model.load_library(dates)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,16 @@ from .publishing import describe
 
 class AdaptedModel(PeftModelForCausalLM):
     """A ``PeftModelForCausalLM`` whose :meth:`push_to_hub` puts up our card instead of PEFT's draft."""
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """As PEFT's, which reads the base's configuration as one of ours, and warns at each save where it is a plain Llama's."""
+        logger = logging.getLogger("transformers.configuration_utils")
+        level = logger.level
+        logger.setLevel(logging.ERROR)
+        try:
+            super().save_pretrained(*args, **kwargs)
+        finally:
+            logger.setLevel(level)
 
     def push_to_hub(self, repo_id: str, *args: Any, **kwargs: Any) -> Any:
         """As PEFT's, with a card made from the files that go up; a card of your own in the repository is kept.

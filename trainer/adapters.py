@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any, cast
 
+from huggingface_hub import try_to_load_from_cache
 from torch import nn
 from transformers.utils import find_adapter_config_file, logging
 
@@ -81,11 +82,28 @@ def adapted(model: NeuralLibForCausalLM, peft_config: Any, heads: bool = True) -
             "the adapter's base was put together in memory, so that nobody can load the adapter alone: save the base "
             "(save_pretrained or push_to_hub), and train on what is loaded from there"
         )
+    elif _kind_of_base(model.config) not in (None, model.config.model_type):
+        logger.warning(
+            f"the adapter's base will be recorded as {model.name_or_path}, a model without a computer, so that the adapter alone "
+            "loads without its calls: save what this model is (model.save_pretrained(folder), model.push_to_hub('org/base', "
+            "tokenizer=tokenizer) or `neurallib assemble`), and train on what is loaded from there"
+        )
     wrapped = get_peft_model(model, config)
     # PEFT takes no class of others, and looks its own up by the task.
     wrapped.__class__ = AdaptedModel
     share_config(model)
     return wrapped
+
+
+def _kind_of_base(config: Any) -> str | None:
+    """The type of the model at the place from which a model came; None if that is neither here nor in the client's cache."""
+    found: Any = Path(config.name_or_path, "config.json")
+    try:
+        if not found.is_file():
+            found = try_to_load_from_cache(config.name_or_path, "config.json", revision=base_revision(config))
+        return str(json.loads(Path(found).read_bytes()).get("model_type"))
+    except (OSError, TypeError, ValueError, AttributeError):
+        return None
 
 
 def share_config(model: NeuralLibForCausalLM) -> None:
@@ -121,6 +139,15 @@ def base_of(source: str) -> tuple[str, str] | None:
             "base's folder or org/name into base_model_name_or_path of its adapter_config.json"
         )
     return str(base), str(revision or "main")
+
+
+def has_heads(source: str) -> bool:
+    """Whether an adapter holds heads.
+
+    Args:
+        source: as for :func:`base_of`, which has read its configuration.
+    """
+    return HEADS in (json.loads(Path(str(find_adapter_config_file(source))).read_bytes()).get("modules_to_save") or ())
 
 
 def merged(base: NeuralLibForCausalLM, source: str) -> NeuralLibForCausalLM:

@@ -28,7 +28,7 @@ from transformers import PreTrainedModel
 from ..modeling_neurallib.modeling_neurallib import NeuralLibForCausalLM
 from .adapters import is_adapted, share_config
 from .metrics import scoring
-from .own_data import labelled_calls
+from .own_data import is_text, labelled_calls
 
 ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 """How the name of a file of rows ends. All but the last two may be compressed (``.jsonl.gz``)."""
@@ -234,6 +234,8 @@ def _example(row: Mapping[str, Any], source: str, at: int) -> Example:
         answers = [] if said is None or said == "" else [str(said)]
     if not isinstance(answers, list) or not all(isinstance(answer, str) and answer for answer in answers):
         raise EvaluationError(f"{where}: answers must be a list of texts that are not empty, found {answers!r:.80}")
+    if not all(map(is_text, [*(turn["content"] for turn in turns), *answers])):
+        raise EvaluationError(f"{where}: its text holds half of a surrogate pair, which is no character")
     if turns[-1]["role"] == "assistant":
         turns.pop()
     if not turns or turns[-1]["role"] != "user":
@@ -721,6 +723,7 @@ def plot(report: Mapping[str, Any], path: Path) -> None:
 
 
 def _bars(shares: Iterable[Mapping[str, Any]]) -> list[list[float]]:
-    """Lengths of error bars below and above: [2][number of shares]."""
+    """Lengths of error bars below and above, ≥ 0: [2][number of shares]."""
     found = list(shares)
-    return [[s["share"] - s["low"] for s in found], [s["high"] - s["share"] for s in found]]
+    # The ends of an interval are rounded: that of a share of 0 may begin above it.
+    return [[max(0.0, s["share"] - s["low"]) for s in found], [max(0.0, s["high"] - s["share"]) for s in found]]

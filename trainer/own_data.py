@@ -20,6 +20,7 @@ from jinja2 import TemplateError
 from torch.utils.data import IterableDataset, get_worker_info
 from transformers.utils import logging
 
+from ..modeling_neurallib.loaded_libraries import records
 from ..modeling_neurallib.modeling_neurallib import NeuralLibForCausalLM
 from ..modeling_neurallib.objective import (
     Explanation,
@@ -73,12 +74,12 @@ class DataReport:
         more = f"; and {len(self.bad) - SHOWN} more" if len(self.bad) > SHOWN else ""
         return f"{len(self.bad)} of {self.rows} rows cannot be trained on: {named}{more}"
 
-    def unexplained_rows(self, library: str) -> str:
+    def unexplained_rows(self, libraries: Sequence[str]) -> str:
         """How many answers no program can produce, and the first of them."""
         named = ", ".join(map(str, self.unexplained[:SHOWN])) + (", …" if len(self.unexplained) > SHOWN else "")
+        of = ("library " if len(libraries) == 1 else "libraries ") + ", ".join(map(repr, libraries))
         return (
-            f"{len(self.unexplained)} of {self.rows} answers can be produced by no program of the library {library!r} "
-            f"(rows {named})"
+            f"{len(self.unexplained)} of {self.rows} answers can be produced by no program of the {of} (rows {named})"
         )
 
 
@@ -97,13 +98,13 @@ class FileRows(Iterable[Any]):
 
 
 def _json_rows(path: Path) -> Iterator[Any]:
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for line in lines:
             if line.strip():
                 try:
                     yield json.loads(line)
-                except json.JSONDecodeError as error:
-                    yield RowError(f"the line is not JSON: {error}")
+                except ValueError as error:
+                    yield RowError(f"the line is not JSON in UTF-8: {error}")
 
 
 def _parquet_rows(path: Path) -> Iterator[Any]:
@@ -186,7 +187,7 @@ def _messages(column: str, value: Any, role: str = "user") -> list[dict[str, str
     if isinstance(value, str):
         if column == "messages":
             raise RowError("messages is a text, expected a list of messages with role and content")
-        return [{"role": role, "content": value}]
+        value = [{"role": role, "content": value}]
     if not isinstance(value, Sequence):
         raise RowError(f"{column} is a {type(value).__name__}, expected a list of messages with role and content")
     found = []
@@ -197,8 +198,15 @@ def _messages(column: str, value: Any, role: str = "user") -> list[dict[str, str
             raise RowError(
                 f"message {number} of {column} has the role {message.get('role')!r}, expected {', '.join(ROLES)}"
             )
+        if not is_text(message["content"]):
+            raise RowError(f"message {number} of {column} holds half of a surrogate pair, which is no character")
         found.append({"role": message["role"], "content": message["content"]})
     return found
+
+
+def is_text(text: str) -> bool:
+    """Whether a text is one that a tokenizer takes: without halves of surrogate pairs, which JSON can write and UTF-8 cannot."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def occurrences(text: str, argument: str, start: int) -> list[tuple[Piece, ...]]:
@@ -266,6 +274,7 @@ class RowReader:
         if library is None:
             raise TrainingDataError("the model has no library, so nothing can be called: model.load_library(…) first")
         self.tokenizer, self.table, self.library = tokenizer, model.computer.table, library
+        self.libraries = [record.name for record in records(model.config)]
         self.objective = MarginalObjective(model.computer, budget)
         self.programs, self.machine = self.objective.programs(), model.computer.machine
         self.share, self.most, self.max_length, self.seed = (
@@ -329,14 +338,10 @@ class RowReader:
         found = [one for one in self.programs if name in (one[1], one[1].rsplit(".", 1)[-1])]
         if len(found) == 1:
             return found[0]
-        near = difflib.get_close_matches(name, [one[1] for one in self.programs], n=1, cutoff=0.0)
-        hint = (
-            f"say which: {', '.join(one[1] for one in found)}"
-            if found
-            else f"did you mean {near[0]!r}?"
-            if near
-            else ""
-        )
+        known = [one[1] for one in self.programs]
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
+        hint = f"say which: {', '.join(one[1] for one in found)}" if found else hint
         raise RowError(f"its call names the program {name!r}, of which the model has {len(found)}; {hint}")
 
     def _labelled(
@@ -490,21 +495,21 @@ def read_rows(
         raise TrainingDataError(f"{report.bad_rows()}. Correct them, or leave them out with on_bad_row='skip'")
     if report.unexplained and on_unexplained == "refuse":
         raise TrainingDataError(
-            f"{report.unexplained_rows(reader.library.name)}. Correct them, load the library that can, or choose "
+            f"{report.unexplained_rows(reader.libraries)}. Correct them, load the library that can, or choose "
             "on_unexplained='keep' (nothing is called there) or 'skip'"
         )
-    _tell(report, reader.library.name, on_unexplained)
+    _tell(report, reader.libraries, on_unexplained)
     if not lessons:
         raise TrainingDataError(f"no row is left to train on of {len(rows)}")
     return lessons, report
 
 
-def _tell(report: DataReport, library: str, on_unexplained: str) -> None:
+def _tell(report: DataReport, libraries: Sequence[str], on_unexplained: str) -> None:
     if report.bad:
         logger.warning(f"{report.bad_rows()}. They are left out.")
     if report.unexplained:
         fate = "trained on as conversation in which nothing is called" if on_unexplained == "keep" else "left out"
-        logger.warning(f"{report.unexplained_rows(library)}: they are {fate}.")
+        logger.warning(f"{report.unexplained_rows(libraries)}: they are {fate}.")
     if report.ambiguous:
         logger.warning(
             f"{len(report.ambiguous)} of {report.rows} answers have too many explanations: they are left out."
@@ -556,7 +561,7 @@ class StreamedLessons(IterableDataset):  # type: ignore[type-arg]
                 continue
             used += 1
             yield lesson
-        _tell(report, self.reader.library.name, self.on_unexplained)
+        _tell(report, self.reader.libraries, self.on_unexplained)
         if not used and (report.rows or worker is None):
             raise TrainingDataError(f"no row is left to train on of {report.rows}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -106,6 +107,11 @@ class NeuralLibTrainer(Trainer):
     ):
         args = NeuralLibTrainingArguments(output_dir="tmp_trainer") if args is None else args
         self.ours = args if isinstance(args, NeuralLibTrainingArguments) else _ours_by_default(args)
+        if args is not self.ours:
+            args = copy.copy(args)
+            args.remove_unused_columns = False
+            if args.ddp_find_unused_parameters is None:
+                args.ddp_find_unused_parameters = self.ours.ddp_find_unused_parameters
         model = NeuralLibForCausalLM.from_pretrained(model) if isinstance(model, str) else model
         self.language_model = language_model_of(model)
         self.trained = _what_is_trained(self.ours.train, is_adapted(model), peft_config)

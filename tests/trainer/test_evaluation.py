@@ -180,6 +180,7 @@ BAD_ROWS = {
         "prompt": "a",
         "calls": {"program": "a", "arguments": []},
     },
+    "its text holds half of a surrogate pair": {"prompt": "a", "answer": "\udc80"},
     "length must be an integer": {"prompt": "a", "answer": "b", "length": "long"},
 }
 
@@ -484,6 +485,10 @@ def test_the_plot(tmp_path: Path) -> None:
     report = {"tasks": {"a": shares | {"base": shares}}, "length_generalisation": {"a": {"digits": curve}}}
     evaluation.plot(report, tmp_path / "report.png")
     assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
+    # Of a share of 0 the interval's lower end is rounded to above it.
+    none = evaluation.measured([ADD] * 7, [record("4")] * 7)
+    assert none["exact_match"]["low"] > 0
+    evaluation.plot({"tasks": {"a": none}, "length_generalisation": {}}, tmp_path / "report.png")
     evaluation.plot({"tasks": {"a": {"examples": 1}}, "length_generalisation": {}}, tmp_path / "report.png")
     assert not (tmp_path / "report.png").exists(), "a picture of another report"
 

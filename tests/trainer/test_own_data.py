@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from neurallib.modeling_neurallib.compiler.compiling import compile_source
 from neurallib.modeling_neurallib.objective import Explanation, call_labels, explanations_of, pieces_text
 from neurallib.trainer.collator import IGNORED, DataCollatorForCalls
 from neurallib.trainer.lessons import Lesson
@@ -90,10 +91,12 @@ BAD = [
     ({"messages": "hi"}, "expected a list of messages"),
     ({"messages": [{"role": "robot", "content": "hi"}]}, "role 'robot'"),
     ({"messages": [{"role": "assistant", "content": "hi"}]}, "no prompt"),
+    ({"prompt": "a \ud83d", "completion": "hi"}, "message 0 of prompt holds half of a surrogate pair"),
     (7, "expected columns"),
 ]
 BAD_LABELS = [
     ([{"program": "ad", "arguments": ["12", "30"]}], "did you mean 'add'"),
+    ([{"program": "xyz", "arguments": ["12", "30"]}], "'xyz', of which the model has 0; it has add, double"),
     ([{"program": "add", "arguments": ["12"]}], "takes 2"),
     ([{"program": "add", "arguments": ["12", "31"]}], "'31' of its call of add does not stand in the prompt"),
     ([{"program": "double", "arguments": ["12"]}], "gives '24', which its answer lacks"),
@@ -156,6 +159,9 @@ def test_files(tmp_path: Path, reader: Callable[..., RowReader]) -> None:
     assert len(rows) == 5 and list(load_rows(tmp_path, streaming=True))[2:] == rows[2:]
     _, report = read_rows(rows, reader(), on_bad_row="skip")
     assert [index for index, _ in report.bad] == [1] and "not JSON" in report.bad[0][1]
+    (tmp_path / "latin.jsonl").write_bytes(json.dumps(SUM).encode() + b'\n{"prompt": "caf\xe9", "completion": "1"}\n')
+    _, report = read_rows(load_rows(tmp_path / "latin.jsonl"), reader(), on_bad_row="skip")
+    assert [index for index, _ in report.bad] == [1] and "not JSON in UTF-8" in report.bad[0][1]
     for name, reason in (("none.jsonl", "is not there"), ("nowhere/at_all", "neither a file")):
         with pytest.raises(TrainingDataError, match=reason):
             load_rows(tmp_path / name)
@@ -165,6 +171,15 @@ def test_files(tmp_path: Path, reader: Callable[..., RowReader]) -> None:
     (tmp_path / "broken" / "rows.parquet").write_text("no")
     with pytest.raises(TrainingDataError, match="not a Parquet file"):
         load_rows(tmp_path / "broken")
+
+
+def test_all_libraries_are_named(
+    tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any, reader: Callable[..., RowReader]
+) -> None:
+    more = compile_source('def shout(text: str) -> str:\n    """Louder."""\n    return text + "!"\n', name="voices")
+    tiny_model.load_library(more, tokenizer=tiny_tokenizer)
+    with pytest.raises(TrainingDataError, match="no program of the libraries 'tiny_programs', 'voices'"):
+        read_rows([TALK], reader(), on_unexplained="refuse")
 
 
 def test_call_labels_are_explanations_as_a_tensor() -> None:

@@ -135,6 +135,16 @@ def test_what_another_recipe_began_is_not_taken_up(recipe: Path, whole: Path, tm
     runs._check_begun(alone, alone)  # a recipe of one run takes up what does not say
 
 
+def test_what_is_not_yaml_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "latin.yaml").write_bytes(b"output: caf\xe9\n")
+    (tmp_path / "good.yaml").write_text("output: caf\u00e9\n", encoding="utf-8")
+    for name, override, message in (("latin", "seed=1", "is not YAML: 'utf-8'"), ("good", "seed=[", "'seed=[' is not YAML: ")):
+        with pytest.raises(RecipeError) as raised:
+            Recipe.load(tmp_path / f"{name}.yaml", [override])
+        assert message in str(raised.value) and "\n" not in str(raised.value)
+    assert Recipe.load(tmp_path / "good.yaml").output == "caf\u00e9"
+
+
 @pytest.mark.parametrize("made", [0, 1, 2])
 def test_an_interruption_says_which_run_goes_on(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: int

@@ -111,6 +111,18 @@ def test_what_does_not_fit_together(tiny_model: NeuralLibForCausalLM, tiny_token
         NeuralLibTrainer(tiny_model, arguments(tmp_path), train_dataset=[{"a": 1}], processing_class=tiny_tokenizer)
 
 
+@pytest.mark.parametrize("adapter", [False, True])
+def test_stock_arguments_serve(
+    tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any, tmp_path: Path, adapter: bool
+) -> None:
+    stock = TrainingArguments(str(tmp_path), max_steps=1, report_to=[], use_cpu=True, disable_tqdm=True, save_strategy="no")
+    trainer = NeuralLibTrainer(
+        tiny_model, stock, None, ROWS[:3], ROWS[:2], tiny_tokenizer, peft_config=lora() if adapter else None
+    )
+    assert trainer.train().training_loss > 0 and trainer.evaluate()["eval_loss"] > 0
+    assert stock.remove_unused_columns, "the arguments of whoever passed them stay as they are"
+
+
 @pytest.mark.parametrize("trained", ["heads", "library_keys", "all", "heads+lora", "lora"])
 def test_only_what_is_asked_for_is_trained(
     tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any, tmp_path: Path, trained: str
