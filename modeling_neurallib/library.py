@@ -54,6 +54,8 @@ LARGEST_IMMEDIATE = 2**31 - 1
 LARGEST_OFFSET = 1_000.0
 SHOWN = 80
 """Characters of a text that an error shows."""
+PROGRAMS_SHOWN = 12
+"""Programs that an error names where none is like the one that was asked for."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 _LIBRARY_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
@@ -329,14 +331,15 @@ class NeuralLibrary:
         """The program of this name.
 
         Raises:
-            LibraryError: there is none; it names the nearest.
+            LibraryError: there is none; it names the nearest, or some that there are.
         """
         if not isinstance(name, str):
             raise LibraryError(f"a program of library {self.name!r} is asked for by its name, a text, found {_shown(name)}")
         if name in self.programs:
             return self.programs[name]
-        near = difflib.get_close_matches(name[:MAXIMUM_NAME], self.programs, n=1, cutoff=0.0)
-        hint = f"did you mean {near[0]!r}?" if near else "it has none."
+        near = difflib.get_close_matches(name[:MAXIMUM_NAME], self.programs, n=1)
+        has = ", ".join(list(self.programs)[:PROGRAMS_SHOWN]) + (", …" if len(self.programs) > PROGRAMS_SHOWN else "")
+        hint = f"did you mean {near[0]!r}?" if near else f"it has {has or 'none'}"
         raise LibraryError(f"library {self.name!r} has no program {_shown(name)}; {hint}")
 
     def _callable(self, name: str, arguments: Sequence[str]) -> Program:
