@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 
+from .selector import UNSEEN
+
 CROPS_TO_A_LENGTH = "max_length" in signature(DynamicLayer.crop).parameters
 """Whether this transformers crops a cache to a length, not by a number of positions."""
 
@@ -68,9 +70,9 @@ class Row:
 
         With k tokens following: k < len(call.tokens), the result is being written; k ≥ len, it is complete.
         """
-        if not self.calls or self.calls[-1].result is None:
+        call = next((call for call in reversed(self.calls) if call.result is not None), None)
+        if call is None:
             return None
-        call = self.calls[-1]
         written = tuple(self.tokens[call.start : call.start + len(call.tokens)])
         if written != call.tokens[: len(written)]:
             return None
@@ -81,6 +83,13 @@ class Row:
         if tokens:
             del self.tokens[-tokens:]
             self.calls = [call for call in self.calls if call.start <= len(self.tokens)]
+
+    def hide(self, seen: list[bool]) -> None:
+        """Take tokens out of the text, those that are False in ``seen``, and the calls that were opened after the first of them."""
+        if all(seen):
+            return
+        self.calls = [call for call in self.calls if call.start <= seen.index(False)]
+        self.tokens = [token for token, kept in zip(self.tokens, seen, strict=True) if kept]
 
 
 UNREAD = 64
@@ -165,6 +174,28 @@ class CallLayer(CacheLayerMixin):
         for held, more in zip(self.held, (memory, mask, weights), strict=True):
             held[:, before : self.length] = more
         return self.held
+
+    def hide(self, mask: Tensor) -> bool:
+        """Let positions that were read be padding, as those behind an ended sequence are in the next turn.
+
+        Args:
+            mask: bool [B, S], False for padding.
+        Returns:
+            False where padding would turn into text, which was not read; then nothing has changed.
+        """
+        before = self.mask
+        if torch.equal(before, mask):
+            return True
+        if bool((mask & ~before).any()):
+            return False
+        for row, was, now in zip(self.rows, before, mask, strict=True):
+            row.hide(now[was].tolist())
+        memory, *rest = self.held or ()
+        real, weights = (held.clone() for held in rest)
+        real[:, : self.length] = mask
+        weights[:, : self.length].masked_fill_(~mask, UNSEEN)
+        self.held = (memory, real, weights)
+        return True
 
     def _select(self, indices: Tensor) -> None:
         if self.held is None:

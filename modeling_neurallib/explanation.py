@@ -238,9 +238,8 @@ def reply(
         return_dict_in_generate=True,
     )
     tokens = output.sequences[0].tolist()
-    # The prompt has no calls: a call that the gate opened in it was never written, and is none of the answer's.
-    calls = tuple(call for call in output.calls[0] if call.start >= start)
-    return Reply(messages, tokens, start, tokenizer.decode(tokens[start:], skip_special_tokens=True).strip(), calls)
+    text = tokenizer.decode(tokens[start:], skip_special_tokens=True).strip()
+    return Reply(messages, tokens, start, text, output.calls[0])
 
 
 @torch.no_grad()
@@ -265,14 +264,19 @@ def explained(
         output = model.model(ids, use_cache=False, decide_calls=False, output_hidden_states=True)
         layer = CallLayer()
         features = model.model.features(output.hidden_states)
-        pooled, found, keys = computer.consider(layer, ids, torch.ones_like(ids, dtype=torch.bool), features)
+        # The heads are float32 whatever precision the backbone runs in.
+        with torch.autocast(model.device.type, enabled=False):
+            pooled, found, keys = computer.consider(layer, ids, torch.ones_like(ids, dtype=torch.bool), features)
         choices = found[0].exp().cpu().numpy()
         sources = {name: with_sources(its, lenders(model, libraries)) for name, its in model.libraries.items()}
         homes = [(record.name, own) for record in records(model.config) for own in record.programs]
         for call in answer.calls:
             chosen = computer.programs.index(call.program)
             position = call.start - 1
-            reading = computer.read(layer, 0, position, pooled[0, position], keys[chosen], tokens[: call.start], chosen)
+            with torch.autocast(model.device.type, enabled=False):
+                reading = computer.read(
+                    layer, 0, position, pooled[0, position], keys[chosen], tokens[: call.start], chosen
+                )
             name, own = homes[chosen]
             calls.append(
                 _explained_call(call, choices[position], reading, computer, sources[name], own, texts, answer.start)
@@ -280,8 +284,9 @@ def explained(
     written = []
     for place, text in enumerate(texts, answer.start):
         within = [n for n, call in enumerate(answer.calls) if call.start <= place < call.start + len(call.tokens)]
-        # While a result is written, and at its end, nobody asks whether to call.
-        asked = not any(call.start < place <= call.start + len(call.tokens) for call in answer.calls)
+        # While a result is written, at its end and behind an end, nobody asks whether to call.
+        writes = any(call.start < place <= call.start + len(call.tokens) for call in answer.calls)
+        asked = not writes and tokens[place - 1] not in computer.endings
         probability = None if choices is None or not asked else _rounded(1 - choices[place - 1][0])
         special = not computer.table.characters([tokens[place]]).text()
         call_number = within[0] if within else None

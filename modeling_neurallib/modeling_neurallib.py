@@ -18,7 +18,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from inspect import signature
 from typing import Any
@@ -36,11 +36,12 @@ from transformers import (
 from transformers import initialization as init
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.utils.generic import can_return_tuple
 
 from ..configuration.configuration_neurallib import NeuralLibConfig
 from ..configuration.machine_config import MachineConfig
 from .call import UNREAD, Call, CallLayer, Row
-from .characters import Characters, CharacterTable
+from .characters import Characters, CharacterTable, TokenizerError
 from .dense_objective import DenseObjective
 from .explanation import ExplainedAnswer, explained, reply
 from .labelling import argument_texts, decode
@@ -51,16 +52,16 @@ from .machine.state import MachineError, RunResult
 from .objective import MarginalObjective
 from .reader import Reader
 from .selector import UNSEEN, Selector, StateProjection, causal
-from .selector_loop import SelectorLoop
+from .selector_loop import PLAIN, SelectorLoop
 from .sharing import UNTRAINED_BIAS, Sharing
 from .writer import END, Writer, forbidden_after, result_tokens
 
 CACHE = "cache" if "cache" in signature(LlamaModel.forward).parameters else "past_key_values"
 """What this transformers calls the cache: it was renamed in 5.24."""
 
-FLOOR = -1.0e4
-"""Logit of a token that a call excludes: finite, because −∞ turns into NaN under n-gram bans; e^−10,000 is zero."""
-
+CERTAIN = 1.0e4
+"""How far a call moves logits apart: e^−10,000 is zero. The others keep their distances, so that where a processor bans the token
+of a result, what is left is the backbone's own choice."""
 
 DESCRIBED_AT_ONCE = 32
 """Programs whose docstrings go through the backbone together."""
@@ -72,7 +73,7 @@ class NeuralLibError(ValueError):
 
 @dataclass
 class Intervention:
-    """What a call says about the token after one position: this one, or none of those.
+    """What a call says about the token after one position: this one, or else none of those.
 
     Attributes:
         row: sequence in the batch. column: position in the input of this forward pass.
@@ -102,7 +103,7 @@ class Reading:
 
 @dataclass
 class NeuralLibModelOutput(BaseModelOutputWithPast):
-    """Hidden states, and for every sequence its calls so far (in ``generate`` too)."""
+    """Hidden states, and for every sequence its calls so far."""
 
     calls: tuple[tuple[Call, ...], ...] | None = None
     interventions: list[Intervention] | None = None
@@ -110,7 +111,7 @@ class NeuralLibModelOutput(BaseModelOutputWithPast):
 
 @dataclass
 class NeuralLibCausalLMOutput(CausalLMOutputWithPast):
-    """Logits, and for every sequence its calls so far.
+    """Logits, and for every sequence its calls so far, those that the gate opened in a prompt too.
 
     Attributes:
         loss: the negative log-likelihood of the answers, summed over calls, a mean per sequence.
@@ -219,6 +220,13 @@ class Computer(nn.Module):
         return [len(program.parameters) for program in self.library.programs.values()] if self.library else []
 
     @property
+    def endings(self) -> set[int | None]:
+        """Tokens behind which nothing is called: the ends of a turn and of a sequence, and padding."""
+        config = self.config
+        several = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+        return {config.pad_token_id, config.end_of_turn_token_id, *several}
+
+    @property
     def machine(self) -> MachineConfig:
         return self.config.machine_config
 
@@ -251,13 +259,22 @@ class Computer(nn.Module):
 
     def train(self, mode: bool = True) -> Computer:
         """As ``Module.train``. A fused optimiser changes parameters without a trace, so what was settled is settled again."""
-        for name in ("_settled", "loop"):
-            self.__dict__.pop(name, None)
+        self.unsettle()
         result: Computer = super().train(mode)
         return result
 
+    def unsettle(self) -> None:
+        """Forget what was made of the parameters, which may have changed without a trace."""
+        for name in ("_settled", "loop"):
+            self.__dict__.pop(name, None)
+
     def settled(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """:meth:`keys`, :meth:`allowed` and :meth:`biases` for inference, made again only when what they depend on changed."""
+        """:meth:`keys`, :meth:`allowed` and :meth:`biases` for inference, made again only when what they depend on changed.
+
+        Or where an adapter, a quantizer or a parametrization has a hand in the keys: each time.
+        """
+        if type(self.selector.key) not in PLAIN:
+            return self.keys().detach(), self.allowed(), self.biases()
         parameters = (self.offsets, self.descriptions, self.selector.key.weight, self.selector.key.bias)
         config = self.config
         lists = (config.disabled_programs, config.active_libraries, config.allowed_libraries, config.allowed_programs)
@@ -284,6 +301,20 @@ class Computer(nn.Module):
         """True when there is nothing that could be called."""
         return self.config.library is None or self.offsets.shape[0] == 0
 
+    @property
+    def silent(self) -> bool:
+        """True when nothing may be called now, whatever there is."""
+        return self.idle or not any(self.may_be_called())
+
+    def resize(self, vocabulary: int) -> None:
+        """Fit the character table to a vocabulary: tokens that are added spell nothing, as special tokens do."""
+        offsets = self.token_offsets[: vocabulary + 1]
+        more = offsets[-1:].expand(vocabulary + 1 - len(offsets))
+        self.token_offsets = torch.cat([offsets, more])
+        self.token_bytes = self.token_bytes[: int(offsets[-1])].clone()
+        self.config.token_bytes = len(self.token_bytes)
+        self.forget_cached()
+
     @torch.compiler.disable(
         reason="a NeuralLib model decides and runs calls between graphs, so one graph cannot hold it: "
         "compile without fullgraph=True"
@@ -296,6 +327,11 @@ class Computer(nn.Module):
             layer: the state of the prefix, which is extended. tokens: int64 [B, T]. mask: bool [B, T], False for padding.
             features: [B, T, ·] of these positions.
         """
+        # The heads are float32 whatever precision the backbone runs in.
+        with torch.autocast(features.device.type, enabled=False):
+            return self._advance(layer, tokens, mask, features)
+
+    def _advance(self, layer: CallLayer, tokens: Tensor, mask: Tensor, features: Tensor) -> list[Intervention]:
         pooled, choices, keys = self.consider(layer, tokens, mask, features)
         new, total = tokens.shape[1], layer.length
         opens = (choices[..., 0].exp() < 1 - self.config.call_threshold).tolist()
@@ -307,8 +343,8 @@ class Computer(nn.Module):
                     continue
                 row.tokens.append(read)
                 following = self.write(row)
-                # The gate rests while a result is being written, and where the turn ends with it.
-                if following[0] is None and opens[number][column]:
+                # The gate rests while a result is being written, where the turn ends with it, and behind the end.
+                if following[0] is None and opens[number][column] and read not in self.endings:
                     call = self.open_call(
                         layer, number, total - new + column, pooled[number, column], choices[number, column], keys
                     )
@@ -335,6 +371,8 @@ class Computer(nn.Module):
             pooled states [B, T, width]; log-probabilities of "no call" and the programs [B, T, 1 + programs]; keys of the
             programs [programs, key_width].
         """
+        if not layer.length:
+            self.unsettle()
         keys, allowed, biases = self.settled()
         weights = self.weights(tokens, mask, layer.rows)
         if not self.training and self.loop.fits(features):
@@ -358,11 +396,16 @@ class Computer(nn.Module):
         """
         ids = torch.where(mask, tokens, -1).cpu().numpy()
         before = np.array([row.tokens[-1] if row.tokens else -1 for row in rows] or [-1] * len(ids))
+        if ids.shape[1] > 1 and (ids < 0).any():
+            # A number goes on behind padding too: the token before is the last real one.
+            ids = np.concatenate([before[:, None], ids], axis=1)
+            last = np.maximum.accumulate(np.where(ids < 0, 0, np.arange(ids.shape[1])), axis=1)
+            ids = np.take_along_axis(ids, last, axis=1)[:, 1:]
         seen = mask & ~torch.from_numpy(self.table.goes_on(ids, before)).to(mask.device)
         return torch.where(seen, 0.0, UNSEEN).to(self.offsets.dtype)
 
     def write(self, row: Row) -> tuple[int | None, np.ndarray | None]:
-        """The next token (of a result, or the end of the turn after it), or those forbidden after a result, bool [vocabulary].
+        """The next token (of a result, or the end of the turn after it), and those forbidden after a result, bool [vocabulary].
 
         None and None where the backbone is free.
         """
@@ -374,11 +417,10 @@ class Computer(nn.Module):
             return call.tokens[written], None
         after = written - len(call.tokens)
         turn_end = self.config.end_of_turn_token_id
-        if after == 0 and turn_end is not None and call.ends_turn:
-            return turn_end, None
         if after > 1:
             return None, None
-        return None, forbidden_after(self.table, call.result or "", row.tokens[len(row.tokens) - after :])
+        forbidden = forbidden_after(self.table, call.result or "", row.tokens[len(row.tokens) - after :])
+        return (turn_end if after == 0 and call.ends_turn else None), forbidden
 
     def open_call(
         self, layer: CallLayer, number: int, position: int, pooled: Tensor, choices: Tensor, keys: Tensor
@@ -398,18 +440,21 @@ class Computer(nn.Module):
         program = self.library.programs[self.programs[chosen]]
         arguments = self.read(layer, number, position, pooled, keys[chosen], row.tokens, chosen).arguments
         outcome, fault = self.run(program.name, arguments, self.config.max_steps - spent)
-        written: list[int] = []
-        if outcome is not None and outcome.text is not None:
-            written = result_tokens(self.table, int(self.writer.lead_scores(pooled).argmax()), outcome.text)
+        result, written = None if outcome is None else outcome.text, list[int]()
+        if result is not None:
+            try:
+                written = result_tokens(self.table, int(self.writer.lead_scores(pooled[None]).argmax()), result)
+            except TokenizerError as error:
+                result, fault = None, str(error)
         return Call(
             start=len(row.tokens),
             program=program.name,
             library=self.library.library_of(program.name),
             arguments=tuple(arguments),
             probability=float(choices[1 + chosen].exp()),
-            result=None if outcome is None else outcome.text,
+            result=result,
             tokens=tuple(written),
-            ends_turn=bool(written) and int(self.writer.end_scores(pooled).argmax()) == END,
+            ends_turn=bool(written) and int(self.writer.end_scores(pooled[None]).argmax()) == END,
             steps=0 if outcome is None else outcome.steps,
             fault=fault,
             seconds=time.perf_counter() - began,
@@ -464,8 +509,8 @@ class NeuralLibModel(LlamaModel):
     def __init__(self, config: NeuralLibConfig):
         super().__init__(config)
         self.computer = Computer(config)
-        for layer in {*(config.feature_layers or [])} - {config.num_hidden_layers}:
-            (self.layers[layer - 1] if layer else self.embed_tokens).register_forward_hook(partial(_noted, layer))
+        for layer in {*(config.feature_layers or [])} - {0, config.num_hidden_layers}:
+            self.layers[layer - 1].register_forward_hook(partial(_noted, layer))
         self.post_init()
 
     @torch.no_grad()
@@ -477,6 +522,13 @@ class NeuralLibModel(LlamaModel):
         """What the heads read of the hidden states (as ``output_hidden_states`` gives them): [B, T, ·]."""
         return StateProjection.features([hidden_states[layer] for layer in self.config.feature_layers])
 
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
+        """As in the base class; the character table goes with the vocabulary."""
+        embeddings: nn.Embedding = super().resize_token_embeddings(*args, **kwargs)
+        self.computer.resize(self.config.vocab_size)
+        return embeddings
+
+    @can_return_tuple
     def forward(  # type: ignore[override]
         self,
         input_ids: Tensor | None = None,
@@ -495,12 +547,16 @@ class NeuralLibModel(LlamaModel):
             cache, past_key_values: two names of the cache, the second that of transformers before 5.24.
             decide_calls: False leaves the computer out (training on given answers does).
         Raises:
-            NeuralLibError: embeddings in place of tokens (an argument is read from characters, which they do not have), or a
-                cache that was filled without the computer.
+            NeuralLibError: no tokens; embeddings in place of tokens (an argument is read from characters, which they do not
+                have); a mask that is not that of the tokens; a cache that was filled without the computer.
         """
+        if input_ids is not None and input_ids.shape[1] == 0:
+            raise NeuralLibError("input_ids hold no token: pass one at least, such as the one that a text begins with")
         wanted = kwargs.pop("output_hidden_states", None)
         wanted = self.config.output_hidden_states if wanted is None else wanted
         active = decide_calls and not self.computer.idle
+        if active and input_ids is None and self.computer.silent:
+            active = False
         if active and input_ids is None:
             raise NeuralLibError(
                 "inputs_embeds were given, but calls read characters, which embeddings do not have: pass input_ids, or "
@@ -511,17 +567,23 @@ class NeuralLibModel(LlamaModel):
                 f"attention_mask has {attention_mask.dim()} dimensions: the reader needs the 2-D one [batch, length], which "
                 "says which tokens are padding"
             )
-        # Noting a few states is cheaper than having all of them returned, but a compiled graph cannot do it.
-        noting = active and not torch.compiler.is_compiling()
-        states: dict[int, Tensor] | None = {} if noting else None
-        token = _notes.set(states) if noting else None
         remembered = past_key_values if cache is None else cache
         layers = remembered.layers if isinstance(remembered, Cache) else []
         own = [layer for layer in layers if isinstance(layer, CallLayer)]
+        if active and attention_mask is not None and input_ids is not None:
+            _fit(attention_mask, own[-1] if own else CallLayer(), input_ids.shape[1])
+        # Noting a few states is cheaper than having all of them returned, but a compiled graph cannot do it.
+        noting = active and not torch.compiler.is_compiling() and not any(map(_is_compiled, self.layers))
+        states: dict[int, Tensor] | None = {} if noting else None
+        tokens = input_ids
+        if states is not None and 0 in self.config.feature_layers:
+            input_ids, inputs_embeds = None, self.embed_tokens(input_ids)
+            states[0] = inputs_embeds
+        token = _notes.set(states) if noting else None
         try:
             # The masks of a static cache leave its unwritten places out only where all of its layers say that they are static.
-            for layer in own:
-                layer.is_compileable = True
+            for each in own:
+                each.is_compileable = True
             output = super().forward(
                 input_ids=input_ids,
                 attention_mask=attention_mask,
@@ -529,24 +591,25 @@ class NeuralLibModel(LlamaModel):
                 inputs_embeds=inputs_embeds,
                 use_cache=use_cache,
                 output_hidden_states=True if active and not noting else wanted,
+                return_dict=True,
                 **{CACHE: remembered},
                 **kwargs,
             )
         finally:
-            for layer in own:
-                layer.is_compileable = False
+            for each in own:
+                each.is_compileable = False
             if token is not None:
                 _notes.reset(token)
         calls, interventions = None, None
-        if active and input_ids is not None:
-            layer = self._call_layer(getattr(output, CACHE), input_ids.shape[1])
-            mask = torch.ones_like(input_ids, dtype=torch.bool)
+        layer = self._call_layer(getattr(output, CACHE), tokens.shape[1]) if active and tokens is not None else None
+        if layer is not None and tokens is not None:
+            mask = torch.ones_like(tokens, dtype=torch.bool)
             if attention_mask is not None:
-                mask = attention_mask[:, layer.length : layer.length + input_ids.shape[1]].to(input_ids.device).bool()
+                mask = attention_mask[:, layer.length : layer.length + tokens.shape[1]].to(tokens.device).bool()
             if states is not None:
                 states[self.config.num_hidden_layers] = output.last_hidden_state
             features = self.features(output.hidden_states if states is None else states)
-            interventions = self.computer.advance(layer, input_ids, mask, features)
+            interventions = self.computer.advance(layer, tokens, mask, features)
             calls = tuple(tuple(row.calls) for row in layer.rows)
         return NeuralLibModelOutput(
             last_hidden_state=output.last_hidden_state,
@@ -557,8 +620,11 @@ class NeuralLibModel(LlamaModel):
             **{CACHE: getattr(output, CACHE)},
         )
 
-    def _call_layer(self, cache: Cache | None, new: int) -> CallLayer:
-        """The computer's layer of a cache, appended after the decoder's on the first pass; without a cache, a fresh one."""
+    def _call_layer(self, cache: Cache | None, new: int) -> CallLayer | None:
+        """The computer's layer of a cache, appended after the decoder's on the first pass; without a cache, a fresh one.
+
+        None where the cache was filled without the computer, and nothing may be called anyway.
+        """
         if cache is None:
             return CallLayer()
         layers = cache.layers
@@ -569,6 +635,8 @@ class NeuralLibModel(LlamaModel):
             layers.append(layer)
         seen = int(cache.get_seq_length()) - new
         if layer.length != seen:
+            if self.computer.silent:
+                return None
             raise NeuralLibError(
                 f"the cache holds {seen} tokens, but the computer has read {layer.length} of them: fill the cache with this "
                 "model from the start, so that arguments can be read from all of the text"
@@ -601,6 +669,30 @@ def _biased(choices: Tensor, biases: Tensor | None) -> Tensor:
 
 _notes: ContextVar[dict[int, Tensor] | None] = ContextVar("hidden states of a forward pass", default=None)
 """Where the forward pass under way in this thread notes the hidden states that the heads read."""
+
+
+def _is_compiled(layer: nn.Module) -> bool:
+    """Whether a layer was compiled by itself, so that its hooks are inside the graph."""
+    return layer._compiled_call_impl is not None
+
+
+def _fit(attention_mask: Tensor, layer: CallLayer, new: int) -> None:
+    """Make the text before T new tokens what the mask of both, [B, S + T], says that it is.
+
+    Raises:
+        NeuralLibError: the mask is not of all of them, or it shows what was hidden when it was read.
+    """
+    total = layer.length + new
+    if attention_mask.shape[1] < total:
+        raise NeuralLibError(
+            f"attention_mask is of {attention_mask.shape[1]} positions, but there are {total}, {layer.length} of them in the "
+            "cache: pass the mask of all of them"
+        )
+    # One token more is the next step of a generation, whose mask grows by that token.
+    if new > 1 and layer.length and not layer.hide(attention_mask[:, : layer.length].to(layer.mask.device).bool()):
+        raise NeuralLibError(
+            "attention_mask shows tokens of the cache that were padding when they were read: fill a new cache with them"
+        )
 
 
 def _noted(layer: int, module: nn.Module, arguments: Any, output: Any) -> None:
@@ -657,6 +749,26 @@ class NeuralLibForCausalLM(Sharing, LibraryManagement, LlamaForCausalLM):  # typ
     def computer(self) -> Computer:
         return self.model.computer
 
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
+        """As in the base class; the character table goes with the vocabulary."""
+        embeddings: nn.Embedding = super().resize_token_embeddings(*args, **kwargs)
+        for computer in self._computers():
+            computer.resize(self.config.vocab_size)
+        return embeddings
+
+    def init_continuous_batching(self, *args: Any, **kwargs: Any) -> Any:
+        """Refused where something may be called: it packs requests into one sequence, and the computer reads one a row.
+
+        Raises:
+            NeuralLibError: the model has programs.
+        """
+        if not self.computer.idle:
+            raise NeuralLibError(
+                "continuous batching packs requests into one sequence, where the computer cannot tell them apart: call generate "
+                "with a left-padded batch"
+            )
+        return super().init_continuous_batching(*args, **kwargs)  # type: ignore[misc]
+
     @classmethod
     def from_llama(
         cls,
@@ -706,6 +818,7 @@ class NeuralLibForCausalLM(Sharing, LibraryManagement, LlamaForCausalLM):  # typ
             token_bytes=len(table.data),
             end_of_turn_token_id=end_of_turn(tokenizer, base.config.eos_token_id),
         )
+        config._attn_implementation = base.config._attn_implementation
         with torch.device("meta"):
             model = cls(config)
         model.load_state_dict(base.state_dict(), strict=False, assign=True)
@@ -724,6 +837,7 @@ class NeuralLibForCausalLM(Sharing, LibraryManagement, LlamaForCausalLM):  # typ
             model.computer.selector.begin_from(model.computer.descriptions)
         return model
 
+    @can_return_tuple
     def forward(  # type: ignore[override]
         self,
         input_ids: Tensor | None = None,
@@ -736,9 +850,10 @@ class NeuralLibForCausalLM(Sharing, LibraryManagement, LlamaForCausalLM):  # typ
         logits_to_keep: int | Tensor = 0,
         call_targets: Tensor | None = None,
         cache: Cache | None = None,
+        decide_calls: bool = True,
         **kwargs: Any,
     ) -> NeuralLibCausalLMOutput:
-        """As ``LlamaForCausalLM``, with calls.
+        """As ``LlamaForCausalLM``, with calls; with ``decide_calls=False`` the computer is left out.
 
         With ``labels`` (int64 [B, L], −100 for the prompt) the loss is the negative log-likelihood of the answers, summed over
         calls; logits are then the backbone's. ``call_targets`` (int64 [B, K, 9], see :func:`~.objective.call_labels`) says which
@@ -755,7 +870,8 @@ class NeuralLibForCausalLM(Sharing, LibraryManagement, LlamaForCausalLM):  # typ
             position_ids=position_ids,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
-            decide_calls=not training,
+            decide_calls=decide_calls and not training,
+            return_dict=True,
             cache=past_key_values if cache is None else cache,
             **({**kwargs, "output_hidden_states": True} if training else kwargs),
         )
@@ -763,7 +879,7 @@ class NeuralLibForCausalLM(Sharing, LibraryManagement, LlamaForCausalLM):  # typ
         if isinstance(logits_to_keep, int):
             kept = torch.arange(hidden.shape[1])[-logits_to_keep if logits_to_keep else None :]
         else:
-            kept = logits_to_keep.cpu()
+            kept = logits_to_keep.cpu() % hidden.shape[1]
         logits = self.lm_head(
             hidden[:, slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep]
         )
@@ -826,24 +942,30 @@ class NeuralLibForCausalLM(Sharing, LibraryManagement, LlamaForCausalLM):  # typ
     @staticmethod
     def _intervene(logits: Tensor, interventions: Sequence[Intervention], kept: Tensor) -> Tensor:
         """Logits [B, kept, vocabulary] with what calls say about some of the positions ``kept``."""
-        place = {int(column): index for index, column in enumerate(kept)}
-        found = [(i, place[i.column]) for i in interventions if i.column in place]
+        place: dict[int, list[int]] = {}
+        for index, column in enumerate(kept.tolist()):
+            place.setdefault(column, []).append(index)
+        found = [(i, index) for i in interventions for index in place.get(i.column, ())]
         if not found:
             return logits
         logits = logits.clone()
         for intervention, index in found:
+            scores = logits[intervention.row, index]
+            if intervention.forbidden is not None:
+                scores[torch.from_numpy(intervention.forbidden).to(logits.device)] -= CERTAIN
             if intervention.token is not None:
-                logits[intervention.row, index] = FLOOR
-                logits[intervention.row, index, intervention.token] = 0.0
-            elif intervention.forbidden is not None:
-                forbidden = torch.from_numpy(intervention.forbidden).to(logits.device)
-                logits[intervention.row, index, forbidden] = FLOOR
+                scores[intervention.token] = scores.max() + CERTAIN
         return logits
 
     def _prepare_cache_for_generation(
         self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> Any:
         """The cache of the stock ``generate``, with the computer's layer behind the decoder's."""
+        request = _request.get()
+        if request is not None:
+            request.mask = model_kwargs.get("attention_mask")
+            eos, request.padding = generation_config.eos_token_id, generation_config.pad_token_id
+            request.endings = {*eos} if isinstance(eos, (list, tuple)) else {eos}
         prepare: Any = super()._prepare_cache_for_generation  # type: ignore[misc]
         result = prepare(generation_config, model_kwargs, *args, **kwargs)
         cache = model_kwargs.get(CACHE)
@@ -857,11 +979,25 @@ class NeuralLibForCausalLM(Sharing, LibraryManagement, LlamaForCausalLM):  # typ
 
     @torch.no_grad()
     def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """As ``GenerationMixin.generate``; with ``return_dict_in_generate`` the output has ``calls``, a tuple a sequence."""
+        """As ``GenerationMixin.generate``; with ``return_dict_in_generate`` the output has ``calls``, those of each reply."""
         stock: Any = super().generate  # type: ignore[misc]
-        output = stock(*args, **kwargs)
+        prompt = args[0] if args else kwargs.get("inputs", kwargs.get("input_ids"))
+        request = Request(prompt.shape[1] if isinstance(prompt, Tensor) else int(kwargs.get("inputs_embeds") is None))
+        token = _request.set(request)
+        try:
+            output = stock(*args, **kwargs)
+        finally:
+            _request.reset(token)
         if not isinstance(output, Tensor) and hasattr(output, "sequences"):
-            output["calls"] = self.calls_of(output.sequences, output.get(CACHE))
+            sequences = output.sequences
+            mask = request.text(sequences)
+            decided = kwargs.get("decide_calls", True)
+            starts, lengths = mask[:, : request.width].sum(1).tolist(), mask.sum(1).tolist()
+            calls = self.calls_of(sequences, output.get(CACHE), mask) if decided else ((),) * len(sequences)
+            output["calls"] = tuple(
+                tuple(call for call in found if start <= call.start < length)
+                for found, start, length in zip(calls, starts, lengths, strict=True)
+            )
         return output
 
     def explain(
@@ -883,35 +1019,66 @@ class NeuralLibForCausalLM(Sharing, LibraryManagement, LlamaForCausalLM):  # typ
         """
         return explained(self, tokenizer, reply(self, tokenizer, prompt, max_new_tokens), libraries)
 
-    def calls_of(self, sequences: Tensor, cache: Cache | None = None) -> tuple[tuple[Call, ...], ...]:
-        """The calls in finished sequences [B, L]; remembered where the cache holds that very sequence, else decided again."""
+    def calls_of(
+        self, sequences: Tensor, cache: Cache | None = None, mask: Tensor | None = None
+    ) -> tuple[tuple[Call, ...], ...]:
+        """The calls in finished sequences, prompts included; remembered where the cache holds that very text, else decided again.
+
+        Args:
+            sequences: int64 [B, L]. mask: bool [B, L], False for padding; by default what they begin with of the padding token.
+        """
         if self.computer.idle:
             return tuple(() for _ in sequences)
+        if mask is None:
+            padding = self.config.pad_token_id
+            padding = self.generation_config.pad_token_id if padding is None else padding
+            mask = (sequences != padding).cumsum(1) > 0 if padding is not None else torch.ones_like(sequences).bool()
         layer = cache.layers[-1] if isinstance(cache, Cache) and cache.layers else None
         rows = layer.rows if isinstance(layer, CallLayer) else []
         found = []
-        for number, sequence in enumerate(sequences.tolist()):
-            row = rows[number] if len(rows) == len(sequences) else None
-            if row is None or not _ends_with_prefix(sequence, row.tokens):
-                padded = self.config.pad_token_id
-                start = next((i for i, token in enumerate(sequence) if token != padded), 0)
-                tokens = sequences[number : number + 1, start:]
-                found.append(self.model(tokens, use_cache=False).calls[0])
+        for number, real in enumerate(mask):
+            tokens = sequences[number][real]
+            text = tokens.tolist()
+            row = rows[number] if len(rows) == len(sequences) else Row()
+            # The cache has not read the last token, but has read what pads a sequence that ended early.
+            if text and len(row.tokens) >= len(text) - 1 and row.tokens[: len(text)] == text[: len(row.tokens)]:
+                found.append(tuple(call for call in row.calls if call.start <= len(text)))
             else:
-                found.append(tuple(row.calls))
+                found.append(self.model(tokens[None], use_cache=False).calls[0] if text else ())
         return tuple(found)
 
 
-def _ends_with_prefix(sequence: list[int], tokens: list[int]) -> bool:
-    """True when ``tokens`` are a stretch of the sequence that begins after its padding and misses at most its last token.
+@dataclass
+class Request:
+    """What a run of ``generate`` was asked for.
 
-    Sequences that ended early are padded at their end, and the cache has read that padding too: it is compared as well.
+    Attributes:
+        width: columns of the prompts. mask: [prompts or more, width], 0 for padding; None if there is none.
+        endings: tokens that end a sequence. padding: the token that is written behind it.
     """
-    for missing in (1, 0):
-        end = len(sequence) - missing
-        if len(tokens) <= end and sequence[end - len(tokens) : end] == tokens:
-            return True
-    return False
+
+    width: int
+    mask: Tensor | None = None
+    endings: set[int | None] = field(default_factory=set)
+    padding: int | None = None
+
+    def text(self, sequences: Tensor) -> Tensor:
+        """Which tokens of sequences [B, L] are text, and not padding before a prompt or behind an ending: bool [B, L]."""
+        text = torch.ones_like(sequences, dtype=torch.bool)
+        if self.mask is not None and self.mask.shape[1] >= self.width:
+            # With beams there are more rows than sequences, those of a prompt side by side.
+            rows = torch.arange(len(sequences), device=self.mask.device) * len(self.mask) // len(sequences)
+            text[:, : self.width] = self.mask[rows, : self.width].to(text.device).bool()
+        for row, written in enumerate(sequences[:, self.width :].tolist()):
+            length = next((n for n, token in enumerate(written, 1) if token in self.endings), len(written))
+            while length and written[length - 1] == self.padding and self.padding not in self.endings:
+                length -= 1
+            text[row, self.width + length :] = False
+        return text
+
+
+_request: ContextVar[Request | None] = ContextVar("what generate was asked for", default=None)
+"""The run of ``generate`` under way in this thread."""
 
 
 def end_of_turn(tokenizer: Any, eos: int | list[int] | None) -> int | None:

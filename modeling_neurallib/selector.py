@@ -50,7 +50,7 @@ class StateProjection(nn.Module):
         return torch.cat([functional.rms_norm(state, state.shape[-1:]) for state in wide], dim=-1)
 
     def forward(self, features: Tensor) -> Tensor:
-        states: Tensor = self.dropout(self.norm(self.linear(self.dropout(features.to(self.linear.weight.dtype)))))
+        states: Tensor = self.dropout(self.norm(self.linear(self.dropout(features.to(self.norm.weight.dtype)))))
         return states
 
 
@@ -113,7 +113,7 @@ class Selector(nn.Module):
 
     def keys(self, descriptions: Tensor, offsets: Tensor) -> Tensor:
         """Keys of programs: descriptions [programs, description_width], offsets [programs, key_width] → [programs, key_width]."""
-        keys: Tensor = self.key_norm(self.key(descriptions.to(self.key.weight.dtype))) + offsets
+        keys: Tensor = self.key_norm(self.key(descriptions.to(self.norm.weight.dtype))) + offsets
         return keys
 
     def remember(self, states: Tensor) -> Tensor:

@@ -15,10 +15,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .machine.native import compiled, numba
 from .selector import Selector, StateProjection
+
+PLAIN = {nn.Linear, nn.LayerNorm}
+"""Layers that are their weight and bias."""
 
 _fast = partial(compiled, fastmath={"reassoc", "contract", "nsz", "arcp"})
 """Sums may be reassociated, so that they are made in vector registers; infinities and NaN keep their meaning."""
@@ -158,17 +161,27 @@ class SelectorLoop:
 
     def __init__(self, projection: StateProjection, selector: Selector):
         self.projection, self.selector = projection, selector
+        # Dictionaries, because to get a module as an attribute takes longer.
+        owners: list[tuple[Any, str]] = [(projection, "linear"), (projection, "norm"), (selector, "memory")]
+        for hop in selector.hops:
+            owners += [(hop, name) for name in ("query_norm", "query", "merge", "mix_norm")]
+            owners += [(hop.mix, "0"), (hop.mix, "2")]
+        owners += [(selector, name) for name in ("norm", "query", "no_call")]
+        self.places: list[tuple[dict[str, Any], str]] = [(owner._modules, name) for owner, name in owners]
         self.parameters: list[Tensor] = []
         self.state: tuple[tuple[int, int], ...] = ()
         self.flat = np.empty(0, np.float32)
 
     def fits(self, features: Tensor) -> bool:
-        """Whether it can stand for the definition: float32 on a CPU, one new position, nothing to differentiate, and numba."""
+        """Whether it can stand for the definition: float32 on a CPU, one new position, nothing to differentiate, and numba.
+
+        And plain layers: those of an adapter, of a quantizer or of a parametrization do more than their weight and bias say.
+        """
+        if numba is None or features.shape[1] != 1 or not {type(held[name]) for held, name in self.places} <= PLAIN:
+            return False
         weight = self.projection.linear.weight
         return (
-            numba is not None
-            and features.shape[1] == 1
-            and features.device.type == weight.device.type == "cpu"
+            features.device.type == weight.device.type == "cpu"
             and features.dtype == weight.dtype == torch.float32
             and not torch.is_grad_enabled()
         )
@@ -179,12 +192,7 @@ class SelectorLoop:
 
     def _ordered(self) -> list[Tensor]:
         """Parameters in the order in which the loop reads them."""
-        projection, selector = self.projection, self.selector
-        modules: list[Any] = [projection.linear, projection.norm, selector.memory]
-        hop: Any
-        for hop in selector.hops:
-            modules += [hop.query_norm, hop.query, hop.merge, hop.mix_norm, hop.mix[0], hop.mix[2]]
-        modules += [selector.norm, selector.query, selector.no_call]
+        modules = [held[name] for held, name in self.places]
         return [parameter for module in modules for parameter in (module.weight, module.bias)]
 
     def _packed(self) -> np.ndarray:

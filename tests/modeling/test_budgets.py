@@ -9,6 +9,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassClassValidationError
 from neurallib.configuration.configuration_neurallib import NeuralLibConfig
 from neurallib.configuration.machine_config import MachineConfig, MachineConfigError
+from neurallib.modeling_neurallib.modeling_neurallib import CACHE
 from test_generation import calling, greedy, prompt  # noqa: F401 - fixtures
 
 from neurallib import NeuralLibForCausalLM, compile_library
@@ -17,7 +18,9 @@ OUT_OF_STEPS = "out_of_steps"
 
 
 def calls_of(model: NeuralLibForCausalLM, tokens: torch.Tensor) -> list[Any]:
-    return greedy(model, tokens, return_dict_in_generate=True).calls[0]
+    """Those of the first sequence, of the prompt too, which count in its budget."""
+    output = greedy(model, tokens, return_dict_in_generate=True)
+    return list(model.calls_of(output.sequences, output.get(CACHE))[0])
 
 
 @pytest.mark.parametrize("missing", [0, 1, 10])
@@ -37,7 +40,8 @@ def test_the_steps_of_a_generation_are_bounded(calling: Any, prompt: torch.Tenso
 
 def test_each_sequence_has_a_budget_of_its_own(calling: Any, prompt: torch.Tensor) -> None:  # noqa: F811
     calling.config.max_steps = calls_of(calling, prompt)[0].steps
-    together = greedy(calling, prompt.repeat(2, 1), return_dict_in_generate=True).calls
+    output = greedy(calling, prompt.repeat(2, 1), return_dict_in_generate=True)
+    together = calling.calls_of(output.sequences, output.get(CACHE))
     assert [len(calls) for calls in together] == [1, 1]
     assert all(call.steps == calling.config.max_steps for calls in together for call in calls)
 

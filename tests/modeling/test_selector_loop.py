@@ -10,7 +10,7 @@ import torch
 from neurallib.modeling_neurallib import selector_loop as module
 from neurallib.modeling_neurallib.call import CallLayer
 from neurallib.modeling_neurallib.modeling_neurallib import Computer
-from test_generation import often_open
+from test_generation import greedy, often_open, uncached
 
 from neurallib import NeuralLibForCausalLM, NeuralLibrary
 
@@ -91,7 +91,7 @@ def test_it_runs_where_it_fits_and_nowhere_else(computer: Computer, monkeypatch:
     assert not computer.loop.fits(features), "there may be something to differentiate"
 
 
-@pytest.mark.parametrize("change", ["in place", "data", "assigned", "fused"])
+@pytest.mark.parametrize("change", ["in place", "data", "data in place", "assigned", "fused"])
 def test_changed_parameters_are_packed_anew(computer: Computer, change: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = consider(computer, CallLayer(), *one(computer))
     weight = computer.selector.hops[1].mix[2].weight
@@ -100,6 +100,8 @@ def test_changed_parameters_are_packed_anew(computer: Computer, change: str, mon
             weight.mul_(-3.0)
     elif change == "data":
         weight.data = weight.data * -3.0
+    elif change == "data in place":
+        weight.data.mul_(-3.0)
     elif change == "assigned":
         state = {
             name: tensor * -3.0 if name.endswith("mix.2.weight") else tensor.clone()
@@ -130,6 +132,27 @@ def test_biases_and_disabled_programs_count(
     assert computer.biases() is not None and found[1][0, 0, 1] < -1e30
     monkeypatch.setattr(module, "numba", None)
     assert_same(found, consider(computer, CallLayer(), *one(computer)))
+
+
+def test_keys_are_made_anew_for_a_new_text(computer: Computer) -> None:
+    computer.consider(CallLayer(), *one(computer))
+    computer.selector.key.weight.data.mul_(-3.0)  # as averaged weights are put in, without a trace
+    assert torch.equal(computer.consider(CallLayer(), *one(computer))[2], computer.keys())
+
+
+def test_adapted_heads_generate_as_without_a_cache(tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any) -> None:
+    peft = pytest.importorskip("peft")
+    prompt = tiny_tokenizer("What is 123 times 45? Sort 52 7 913 4, please.", return_tensors="pt").input_ids
+    model = often_open(tiny_model, 0.0)
+    torch.manual_seed(0)
+    heads = r".*computer.*(linear|query|merge|memory|key|no_call|mix\.0|mix\.2)"
+    adapted = peft.get_peft_model(model, peft.LoraConfig(target_modules=heads, r=4, init_lora_weights=False)).eval()
+    computer = model.computer
+    assert greedy(model, prompt)[0].tolist() == uncached(model, prompt)
+    before = computer.settled()[0].clone()
+    with torch.no_grad(), adapted.disable_adapter():
+        assert torch.equal(computer.settled()[0], computer.keys())
+        assert not torch.allclose(computer.settled()[0], before)
 
 
 def test_the_callers_mask_stays_as_it_is(computer: Computer) -> None:
