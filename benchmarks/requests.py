@@ -8,9 +8,12 @@
     python benchmarks/requests.py development benchmarks/requests_development.jsonl, by three writers; failures on it were looked at
     python benchmarks/requests.py development_2  benchmarks/requests_development_2.jsonl, likewise, by two other writers
     python benchmarks/requests.py dialogues   benchmarks/requests_dialogues.jsonl: later turns, follow-ups, two requests in one
+    python benchmarks/requests.py examples    benchmarks/requests_examples.jsonl: solved examples stand before the request
     python benchmarks/requests.py seen        wordings of the training set, new values
     python benchmarks/requests.py long        numbers of 40 digits, lists of 64; trained on ≤ 4 digits and ≤ 8 numbers
     python benchmarks/requests.py general     benchmarks/prompts_general.txt, which need no call
+
+With --frame "Q: {}\\nA:" a message stands in that text, without the chat template.
 
 An answer is exact when the whole reply is the result: nothing before it but white space, and nothing after it but a full
 stop. Errors are counted where they happen: no call or another program (selecting), other arguments (reading), another result
@@ -65,6 +68,7 @@ FILES = {
     "unseen": "requests_unseen.jsonl", "blind": "requests_blind_2.jsonl", "third": "requests_blind_3.jsonl",
     "fourth": "requests_blind_4.jsonl", "fifth": "requests_blind_5.jsonl", "development": "requests_development.jsonl",
     "development_2": "requests_development_2.jsonl", "dialogues": "requests_dialogues.jsonl",
+    "examples": "requests_examples.jsonl",
 }  # fmt: skip
 
 
@@ -95,11 +99,23 @@ LISTS = (
 
 @torch.no_grad()
 def replies(
-    model: Any, tokenizer: Any, prompts: list[str | list[dict[str, str]]], new_tokens: int, batch: int
+    model: Any,
+    tokenizer: Any,
+    prompts: list[str | list[dict[str, str]]],
+    new_tokens: int,
+    batch: int,
+    frame: str | None = None,
 ) -> list[tuple[str, tuple[Any, ...]]]:
-    """(text, calls of the reply) of each prompt (a message, or turns), greedy, in left-padded batches of similar length."""
+    """(text, calls of the reply) of each prompt (a message, or turns), greedy, in left-padded batches of similar length.
+
+    Args:
+        frame: a text that holds {}, in which each prompt, a message, stands in the place of the chat template.
+    """
     turns = [[{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt for prompt in prompts]
-    texts = [tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False) for turn in turns]
+    if frame is None:
+        texts = [tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False) for turn in turns]
+    else:
+        texts = [frame.replace("{}", turn[-1]["content"]) for turn in turns]
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     found: dict[int, tuple[str, tuple[Any, ...]]] = {}
     for start in range(0, len(order), batch):
@@ -115,9 +131,7 @@ def replies(
         width = encoded["input_ids"].shape[1]
         for row, i in enumerate(chosen):
             text = tokenizer.decode(output.sequences[row, width:], skip_special_tokens=True)
-            # Earlier turns of a conversation made calls of their own.
-            read = int(encoded["attention_mask"][row].sum())
-            found[i] = (text, tuple(call for call in output.calls[row] if call.start >= read))
+            found[i] = (text, output.calls[row])
         print(f"\r{len(found)}/{len(order)}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     return [found[i] for i in range(len(prompts))]
@@ -170,6 +184,7 @@ def main() -> None:
     )
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--new-tokens", type=int, default=0)
+    parser.add_argument("--frame", help="text with {} in the place of the chat template; \\n is a newline")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--show", action="store_true", help="print the replies that are wrong")
     arguments = parser.parse_args()
@@ -177,7 +192,10 @@ def main() -> None:
     items = requests(arguments.kind, arguments.count)
     new_tokens = arguments.new_tokens or {"general": 48, "long": 400}.get(arguments.kind, 40)
     began = time.time()
-    found = replies(model, tokenizer, [item["request"] for item in items], new_tokens, arguments.batch)
+    frame = None if arguments.frame is None else arguments.frame.replace("\\n", "\n")
+    if frame is not None and ("{}" not in frame or arguments.kind == "dialogues"):
+        parser.error("--frame takes a text that holds {}, for messages: " + repr(arguments.frame))
+    found = replies(model, tokenizer, [item["request"] for item in items], new_tokens, arguments.batch, frame)
     if arguments.kind == "general":
         called = [(item["request"], calls) for item, (_, calls) in zip(items, found, strict=True) if calls]
         report: dict[str, Any] = {
