@@ -215,7 +215,7 @@ def main() -> None:
             outcome = verdict(item, text, calls, model.library)
             verdicts[outcome] += 1
             programs[item["program"]].append(outcome == "exact")
-            if wording_of(item["request"]) not in known.get(item["program"], ()):
+            if item["program"] in known and wording_of(item["request"]) not in known[item["program"]]:
                 new.append(outcome == "exact")
             if arguments.show and outcome != "exact":
                 read = [(c.program, c.arguments, c.result) for c in calls]

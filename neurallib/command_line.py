@@ -779,7 +779,8 @@ def train(
     if as_json:
         typer.echo(json.dumps(report, ensure_ascii=False))
         return
-    _console().print(_training_table(report))
+    if (table := _training_table(report)).rows:
+        _console().print(table)
     typer.echo(f"written to {shown(report['recipe']['output'])}")
 
 
