@@ -608,7 +608,8 @@ def _add(draw: Draw, wording: _Wording) -> _Values:
 
 def _subtract(draw: Draw, wording: _Wording) -> _Values:
     a, b = draw.years(wording, *draw.pair()).values()
-    if a < b and draw.rng.random() < (0.98 if wording.is_story else 0.5):
+    # The greater number is no sign of which one is taken from, but in a story, where one seldom gives more than one has.
+    if a < b and draw.rng.random() < (0.98 if wording.is_story else 0.15):
         a, b = b, a
     return draw.signed(wording, {"a": a, "b": b})
 
