@@ -97,6 +97,17 @@ def longer_numbers(text: str, numbers: Sequence[Piece]) -> list[Piece]:
     return longer
 
 
+def decimal_pieces(text: str, numbers: Sequence[Piece]) -> list[Piece]:
+    """:func:`number_pieces` with those as one that a point joins: "2.5" of 2 and 5."""
+    joined: list[Piece] = []
+    for start, end in numbers:
+        if joined and joined[-1][1] == start - 1 and text[start - 1] == ".":
+            joined[-1] = (joined[-1][0], end)
+        else:
+            joined.append((start, end))
+    return joined
+
+
 def word_edges(text: str) -> tuple[list[int], list[int]]:
     """Where a copied span may start and where it may end: at changes between letters and digits, spaces, and other signs."""
 
@@ -114,7 +125,7 @@ def word_edges(text: str) -> tuple[list[int], list[int]]:
     return starts, ends
 
 
-_RESULTS = re.compile(r"-?\d+(?: -?\d+)+|[^\n]+")
+_RESULTS = re.compile(r"-?\d+(?:\.\d+)?(?: -?\d+(?:\.\d+)?)+|[^\n]+")
 """Runs of numbers, and lines."""
 
 
@@ -136,7 +147,8 @@ def result_spans(text: str, most: int = 12) -> list[Piece]:
             spans.add((line.start() + word.start(1), line.start() + word.end(1)))
     for quoted in re.finditer(r"[\"'“*`](.+?)[\"'”*`]", text):
         spans.add(quoted.span(1))
-    spans.update(number_pieces(text))
+    numbers = number_pieces(text)
+    spans.update(numbers, decimal_pieces(text, numbers))
     return sorted({_trimmed(text, *span) for span in spans if text[slice(*span)].strip()})[:most]
 
 
@@ -165,10 +177,11 @@ def proposals(text: str, arity: int, longest: int = 120) -> list[list[Labelling]
     starts, ends = word_edges(text)
     spans = [(s, e) for s in starts for e in ends if s < e <= s + longest]
     if arity == 1:
-        known = set(numbers)
-        runs = [tuple(numbers[i:j]) for i in range(len(numbers)) for j in range(len(numbers), i + 1, -1)]
+        decimals = decimal_pieces(text, numbers)
+        known = dict.fromkeys([*decimals, *numbers])
+        runs = [tuple(decimals[i:j]) for i in range(len(decimals)) for j in range(len(decimals), i + 1, -1)]
         lettered = [any(character.isalpha() for character in text[s:e]) for s, e in spans]
-        kinds: list[list[Labelling]] = [[((number,),) for number in numbers], [(run,) for run in runs]]
+        kinds: list[list[Labelling]] = [[((number,),) for number in known], [(run,) for run in runs]]
         for letters in (False, True):
             kinds.append([((s,),) for s, has in zip(spans, lettered, strict=True) if has is letters and s not in known])
         return kinds

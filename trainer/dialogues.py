@@ -20,7 +20,7 @@ from random import Random
 from typing import Any
 
 from . import tasks
-from .tasks import ATTEMPTS, BLOCK, GENERAL, NAMES, PARAMETERS, PLACES, Draw, Example, Split, TaskError, random_of
+from .tasks import ATTEMPTS, BLOCK, GENERAL, NAMES, PARAMETERS, PLACES, WITH_DECIMALS, Draw, Example, Split, TaskError, random_of
 from .worked_examples import patterns, task_line
 
 #: Characters of a message: (number of the message, start, end), the end excluded.
@@ -267,7 +267,7 @@ _RANGES: dict[tuple[str, str], tuple[int, float]] = {
     ("remainder", "b"): (1, math.inf),
     **{(p, n): (1, math.inf) for p in ("greatest_common_divisor", "least_common_multiple") for n in "ab"},
 }
-_NUMBER = re.compile(r"-?\d+")
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 
 class _Unfit(Exception):
@@ -288,7 +288,9 @@ def _taken(wording: _FollowUp, program: str, result: str) -> list[tuple[int, int
         return pieces
     if kind == "number":
         least, most = _RANGES.get((wording.program, wording.slot), (-math.inf, math.inf))
-        if not _NUMBER.fullmatch(result) or not least <= int(result) <= most:
+        exponent = (wording.program, wording.slot) == ("power", "b")
+        fits = "." not in result or (wording.program in WITH_DECIMALS and not exponent)
+        if not (fits and _NUMBER.fullmatch(result) and least <= float(result) <= most):
             raise _Unfit(f"{wording.program} does not take {result!r}")
     return [(0, len(result))]
 
@@ -558,7 +560,7 @@ class DialogueGenerator:
             if name == "letter":
                 values[name] = draw.letter(earlier.answer)
             elif name != wording.slot:
-                values[name] = str(_other_number(draw, wording.program, wording.slot, int(earlier.answer)))
+                values[name] = str(_other_number(draw, wording.program, wording.slot, int(earlier.answer.partition(".")[0])))
         example = self._requests.filled(rng, wording.program, wording.line, values, 0.15)
         at = PARAMETERS[wording.program].index(wording.slot)
         arguments, spans = list(example.arguments), [[(message, s, e) for s, e in p] for p in example.spans]

@@ -506,7 +506,7 @@ def restored(dialogue: Dialogue, conversation: Conversation, alone: bool, stored
     return Lesson(dialogue, conversation, tuple(explanations), alone)
 
 
-SEARCH = 4
+SEARCH = 5
 """Version of the search, by which what earlier versions found is told apart."""
 
 _WORK: Callable[[Sequence[int]], list[Any]] | None = None

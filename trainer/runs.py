@@ -197,7 +197,7 @@ def model_of(recipe: Recipe) -> tuple[NeuralLibForCausalLM, Any]:
     library = standard_library() if recipe.library == STANDARD else NeuralLibrary.from_pretrained(recipe.library)
     if recipe.start_from is not None:
         base, tokenizer = load_base(recipe.base)
-        model = load_heads(base, tokenizer, Path(recipe.start_from))
+        model = load_heads(base, tokenizer, Path(recipe.start_from), to_go_on=True)
     elif _is_neurallib(recipe.base):
         model = NeuralLibForCausalLM.from_pretrained(recipe.base)
         tokenizer = AutoTokenizer.from_pretrained(recipe.base)

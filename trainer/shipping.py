@@ -13,11 +13,14 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging
 
 from ..modeling_neurallib.library import NeuralLibrary
 from ..modeling_neurallib.loaded_libraries import records
 from ..modeling_neurallib.modeling_neurallib import NeuralLibError, NeuralLibForCausalLM
 from ..modeling_neurallib.programs import standard_library
+
+logger = logging.get_logger(__name__)
 
 SHIPPED = Path(__file__).parent.parent / "modeling_neurallib" / "shipped" / "smollm2-135m"
 """Heads for SmolLM2-135M-Instruct, trained by the recipe ``smollm2-135m.yaml``."""
@@ -179,9 +182,14 @@ def merge_low_rank(base: PreTrainedModel, tensors: dict[str, torch.Tensor]) -> N
         weight += addition.to(weight)
 
 
-def load_heads(base: PreTrainedModel, tokenizer: Any, directory: Path) -> NeuralLibForCausalLM:
+def load_heads(
+    base: PreTrainedModel, tokenizer: Any, directory: Path, to_go_on: bool = False
+) -> NeuralLibForCausalLM:
     """A base with the standard library and trained heads, and what was trained of the backbone with them. The base is used up.
 
+    Args:
+        to_go_on: they will be trained further. Then the library may have been compiled anew since, if its programs have the
+            names that they had; which is warned of.
     Raises:
         NeuralLibError: files missing or cut short, or heads of a newer format, trained for another library or another backbone's
             shape.
@@ -189,7 +197,7 @@ def load_heads(base: PreTrainedModel, tokenizer: Any, directory: Path) -> Neural
     library, low_rank = standard_library(), directory / LOW_RANK
     try:
         described = json.loads((directory / "heads_config.json").read_text())
-        _check_heads(described, library, directory)
+        _check_heads(described, library, directory, to_go_on)
         tensors = load_file(str(directory / "heads.safetensors"))
         additions = load_file(str(low_rank)) if low_rank.is_file() else {}
     except FileNotFoundError as error:
@@ -216,11 +224,12 @@ def load_heads(base: PreTrainedModel, tokenizer: Any, directory: Path) -> Neural
     return model
 
 
-def _check_heads(described: Any, library: NeuralLibrary, directory: Path) -> None:
+def _check_heads(described: Any, library: NeuralLibrary, directory: Path, to_go_on: bool) -> None:
     """Refuses heads that this version cannot read, and heads that chose among other programs than the library has.
 
     Args:
         described: what ``heads_config.json`` says. Heads from before the library's sha256 was kept have none.
+        to_go_on: see :func:`load_heads`.
     Raises:
         NeuralLibError: naming what was found and expected.
     """
@@ -241,7 +250,9 @@ def _check_heads(described: Any, library: NeuralLibrary, directory: Path) -> Non
     known, here = described.get("libraries"), {library.name: library.fingerprint}
     if known is not None and known != here:
         was, now = (", ".join(f"{name} of sha256 {each}" for name, each in one.items()) for one in (known, here))
-        raise NeuralLibError(f"the heads in {directory} were trained with {was}, the present library is {now}: {way_out}")
+        if not to_go_on:
+            raise NeuralLibError(f"the heads in {directory} were trained with {was}, the present library is {now}: {way_out}")
+        logger.warning(f"the heads in {directory} were trained with {was}; they go on with {now}")
 
 
 def load_shipped() -> tuple[NeuralLibForCausalLM, Any]:

@@ -69,6 +69,20 @@ _ROUNDED = re.compile(
 _OF_YEARS = re.compile(r"\b(years?|born|century|reign\w*)\b", re.IGNORECASE)
 _DATED = re.compile(r"\b(in|since|until|from|to|between|and|the year|from year|until year)( the year)? $", re.IGNORECASE)
 """What stands before a number that is a year, in a wording that is about years."""
+WITH_DECIMALS = {
+    *("add", "subtract", "multiply", "power", "compare"),
+    *("sum_numbers", "maximum", "minimum", "mean", "count_numbers", "sort_ascending", "sort_descending", "reverse_list"),
+}
+"""Programs that are asked for with decimals, too (a power's base): those that also take them round down, which few would expect."""
+_WHOLE = re.compile(r"\b(whole|int|integers?|digits?|bits?|natural|years?|born|century|quotient|remainder|mod|modulo)\b|//|%", re.IGNORECASE)
+"""What says that numbers are whole, or asks for what few ask of others."""
+_MONEY = re.compile(r"[$€£]$"), re.compile(r" ?(euros?|dollars?|pounds?|€)\b")
+"""What stands before and after an amount of money."""
+_MEASURES = re.compile(
+    r" ?(euros?|dollars?|pounds?|€|kg|kilos?|km|m|cm|g|grams?|kilograms?|lit(?:re|er)s?|met(?:re|er)s?|miles?|kilomet(?:re|er)s?|cent"
+    r"imet(?:re|er)s?|hours?|tons?|tonnes?|degrees|°C|°)\b"
+)
+"""What follows a number that may have decimals in a story."""
 ATTEMPTS = 40
 BLOCK = 128  # examples whose programs run in one batch; changes nothing in the stream
 
@@ -450,6 +464,55 @@ class Draw:
             result[name] = f"-{value}" if value and room and self.rng.random() < 0.15 else str(value)
         return result
 
+    def with_point(self, wording: _Wording, values: Mapping[str, str]) -> dict[str, str]:
+        """Sometimes a power of ten smaller, with decimals, where the wording has room for them.
+
+        Args:
+            values: parameter → whole number.
+        """
+        result = dict(values)
+        places = {name: wording.places(name) for name in values}
+        if self.rng.random() < 0.84 or not self._divisible(wording, [place for own in places.values() for place in own]):
+            return result
+        money = any(_MONEY[0].search(before) or _MONEY[1].match(after) for own in places.values() for before, after in own)
+        drawn = iter(self._divided([*values.values()], money))
+        return {name: next(drawn) for name in values}
+
+    def list_with_point(self, wording: _Wording, values: Sequence[int], alike: bool = False) -> list[str]:
+        """The same for the numbers of a list; ``alike``: all are divided by the same."""
+        whole = [str(value) for value in values]
+        if self.rng.random() < 0.8 or not self._divisible(wording, wording.places("numbers")):
+            return whole
+        return self._divided(whole, wording.is_story and self.rng.random() < 0.5, alike)
+
+    def _divisible(self, wording: _Wording, places: Sequence[tuple[str, str]]) -> bool:
+        """Whether numbers at these places may have decimals."""
+        if self.digits[0] > 3 or _WHOLE.search(wording.line):  # of long numbers the digits are counted
+            return False
+        measured = any(_MONEY[0].search(before) or _MEASURES.match(after) for before, after in places)
+        beside = all(
+            (not before or before[-1] in " \n([{,=:;\"'$€£*/+-") and after[:1] not in ("t", "s") and not re.match(r"[.,]\d", after)
+            for before, after in places
+        )
+        return beside and (measured or not wording.is_story)
+
+    def _divided(self, numbers: Sequence[str], money: bool, alike: bool = False) -> list[str]:
+        """Whole numbers divided by 10, 100 or 1,000, mostly by no more than they are; sums of money have two decimals or none."""
+        rng = self.rng
+        count = 2 if money else rng.choices((1, 2, 3), (50, 40, 10))[0]
+        found = []
+        for number in numbers:
+            digits = number.lstrip("-")
+            places = count
+            if not (money or alike) and rng.random() < 0.9:
+                places = min(count if rng.random() < 0.7 else rng.randint(1, 3), max(1, len(digits) - 1))
+            digits = digits.zfill(places + 1)
+            text = f"{digits[:-places]}.{digits[-places:]}"
+            if text.endswith("00") if money else rng.random() < 0.85:
+                text = text.rstrip("0").rstrip(".")
+            found.append(f"-{text}" if number.startswith("-") and text != "0" else text)
+        return found
+
     def numbers(self, wording: _Wording) -> list[int]:
         length = self.rng.randint(*self.list_length)
         of_two = _OF_TWO.search(wording.line) if self.program in _BEST_OF and self.list_length[0] <= 2 else None
@@ -562,25 +625,29 @@ class Draw:
             signs = {"+": "+", "-": "-", "*": rng.choice("*******x××"), "/": rng.choice("//////÷")}
             space = rng.random() < 0.6 or signs["*"] == "x"
             leaves = rng.choices((2, 3, 4, 5), (6, 44, 30, 20))[0]
+            decimals = rng.choice((1, 1, 2)) if rng.random() < 0.12 else 0
             try:
-                text, _, _ = self._tree(leaves, signs, " " if space else "")
+                text, _, _ = self._tree(leaves, signs, " " if space else "", decimals)
             except ZeroDivisionError:
                 continue
             return text
         return "1 + 2 * 3"
 
-    def _tree(self, leaves: int, signs: Mapping[str, str], space: str) -> tuple[str, Fraction, int]:
-        """Text, value and binding strength (1 sum, 2 product, 3 atom) of a random tree."""
+    def _tree(self, leaves: int, signs: Mapping[str, str], space: str, decimals: int = 0) -> tuple[str, Fraction, int]:
+        """Text, value and binding strength (1 sum, 2 product, 3 atom) of a random tree; many of its numbers have ``decimals``."""
         rng = self.rng
         if leaves == 1:
             value = min(self.number(), self.number())
+            if decimals and rng.random() < 0.7:
+                digits = str(value).zfill(decimals + 1)
+                return f"{digits[:-decimals]}.{digits[-decimals:]}", Fraction(value, 10**decimals), 3
             if value and rng.random() < 0.03:
                 return f"(-{value})", Fraction(-value), 3
             return str(value), Fraction(value), 3
         cut = rng.randint(1, leaves - 1)
         sign = rng.choices("+-*/", (32, 26, 28, 14))[0]
-        left, x, left_binds = self._tree(cut, signs, space)
-        right, y, right_binds = self._tree(leaves - cut, signs, space)
+        left, x, left_binds = self._tree(cut, signs, space, decimals)
+        right, y, right_binds = self._tree(leaves - cut, signs, space, decimals)
         if sign == "/" and left_binds == 3 and y.denominator == 1 and 0 < y <= self.limit and rng.random() < 0.6:
             x = y * self.up_to(max(1, self.limit // int(y)))
             left = str(x)
@@ -599,11 +666,11 @@ def _is_prime(n: int) -> bool:
 
 def _signed_pair(draw: Draw, wording: _Wording) -> _Values:
     a, b = draw.pair()
-    return draw.signed(wording, {"a": a, "b": b})
+    return draw.with_point(wording, draw.signed(wording, {"a": a, "b": b}))
 
 
 def _add(draw: Draw, wording: _Wording) -> _Values:
-    return draw.signed(wording, draw.years(wording, *draw.pair()))
+    return draw.with_point(wording, draw.signed(wording, draw.years(wording, *draw.pair())))
 
 
 def _subtract(draw: Draw, wording: _Wording) -> _Values:
@@ -611,7 +678,7 @@ def _subtract(draw: Draw, wording: _Wording) -> _Values:
     # The greater number is no sign of which one is taken from, but in a story, where one seldom gives more than one has.
     if a < b and draw.rng.random() < (0.98 if wording.is_story else 0.15):
         a, b = b, a
-    return draw.signed(wording, {"a": a, "b": b})
+    return draw.with_point(wording, draw.signed(wording, {"a": a, "b": b}))
 
 
 def _compare(draw: Draw, wording: _Wording) -> _Values:
@@ -689,7 +756,8 @@ def _power(draw: Draw, wording: _Wording) -> _Values:
         a, b = draw.number(), rng.randint(2, 4)
     else:
         a, b = rng.randint(0, 20), rng.choice((0, 1))
-    return {"a": str(a), "b": str(b)}
+    base = {"a": str(a)}
+    return {**(draw.with_point(wording, base) if b < 7 else base), "b": str(b)}
 
 
 def _factorial(draw: Draw, wording: _Wording) -> _Values:
@@ -718,7 +786,7 @@ def _prime(draw: Draw, wording: _Wording) -> _Values:
 
 
 def _list(draw: Draw, wording: _Wording) -> _Values:
-    return {"numbers": [str(value) for value in draw.numbers(wording)]}
+    return {"numbers": draw.list_with_point(wording, draw.numbers(wording))}
 
 
 def _mean(draw: Draw, wording: _Wording) -> _Values:
@@ -729,7 +797,7 @@ def _mean(draw: Draw, wording: _Wording) -> _Values:
         at = next((i for i, value in enumerate(values) if value - rest >= low), None)
         if at is not None:
             values[at] -= rest
-    return {"numbers": [str(value) for value in values]}
+    return {"numbers": draw.list_with_point(wording, values, alike=True)}
 
 
 def _text(draw: Draw, wording: _Wording) -> _Values:
@@ -752,7 +820,7 @@ def _expression(draw: Draw, wording: _Wording) -> _Values:
 def _anything(draw: Draw, wording: _Wording) -> _Values:
     """Every kind of value, for general conversation."""
     values: dict[str, str | list[str]] = {name: str(draw.number()) for name in ("a", "b", "n")}
-    values["numbers"] = [str(value) for value in draw.numbers(wording)]
+    values["numbers"] = draw.list_with_point(wording, draw.numbers(wording)) if "numbers" in wording.slots else []
     values["expression"] = draw.expression()
     values["text"] = draw.text(wording) if "text" in wording.slots else ""
     values["letter"] = draw.letter("etaoin")

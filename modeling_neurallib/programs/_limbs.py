@@ -9,6 +9,7 @@ Restricted Python: what multiplication, division, powers and their kin share.
 
 from __future__ import annotations
 
+from ._decimals import with_point
 from ._numbers import without_zeros
 
 SHORT = 16
@@ -248,11 +249,4 @@ def fraction_text(numerator: str, denominator: str) -> str:
         multiply_by_small(top, 5, base)
     for _place in range(twos, fives):
         multiply_by_small(top, 2, base)
-    digits = text_of(top, base)
-    places = max(twos, fives)
-    while len(digits) <= places:
-        digits = "0" + digits
-    decimal = digits[: len(digits) - places] + "." + digits[len(digits) - places :]
-    if negative:
-        return "-" + decimal
-    return decimal
+    return with_point(signed_text(top, negative, base), max(twos, fives))

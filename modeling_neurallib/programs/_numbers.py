@@ -5,30 +5,14 @@ Restricted Python: what the programs of this folder share.
 
 from __future__ import annotations
 
-from ._text import after_digits, after_separators, after_spaces
+from ._text import after_digits
 
 NOT_A_NUMBER = "not a number"
 NO_NUMBERS = "no numbers"
 
 
-def read_number(text: str) -> str:
-    """The number that a text stands for: spaces, a sign or none, digits, spaces. An empty text if it is none.
-
-    The digits may be in groups of three: "1,234,567".
-    """
-    start = after_spaces(text, 0)
-    end = len(text)
-    while end > start and text[end - 1] in " \n\t":
-        end -= 1
-    number = number_between(text, start, end)
-    if number == "":
-        digits = without_groups(text[start:end])
-        return number_between(digits, 0, len(digits))
-    return number
-
-
 def without_groups(text: str) -> str:
-    """A number without the commas before its groups of three digits; any other text as it is.
+    """A number without the commas before its groups of three digits, which may end in a point; any other text as it is.
 
     "0,125" has no groups: its comma is that of a decimal.
     """
@@ -39,51 +23,16 @@ def without_groups(text: str) -> str:
     if comma == len(text) or comma == start or comma > start + 3 or text[start] == "0":
         return text
     whole = text[:comma]
-    while comma < len(text):
+    while comma < len(text) and text[comma] != ".":
         if text[comma] != "," or after_digits(text, comma + 1) != comma + 4:
             return text
         whole += text[comma + 1 : comma + 4]
         comma += 4
-    return whole
-
-
-def number_between(text: str, start: int, end: int) -> str:
-    """The number in text[start:end], which holds a sign or none and digits. An empty text if it does not."""
-    negative = False
-    if start < end and not "0" <= text[start] <= "9":
-        if text[start] == "-":
-            negative = True
-        elif text[start] != "+":
-            return ""
-        start += 1
-    if start == end or after_digits(text, start) < end:
-        return ""
-    while start < end - 1 and text[start] == "0":
-        start += 1
-    if negative and text[start] != "0":
-        return "-" + text[start:end]
-    return text[start:end]
-
-
-def read_numbers(text: str) -> list[str]:
-    """The numbers in a text, separated by spaces, commas, semicolons, brackets, new lines or the word "and".
-
-    The list [""] if there is anything else in it.
-    """
-    numbers: list[str] = []
-    i = after_separators(text, 0)
-    while i < len(text):
-        end = after_digits(text, i + 1)
-        number = number_between(text, i, end)
-        i = after_separators(text, end)
-        if number == "" or (i == end and i < len(text)):
-            return [""]
-        numbers.append(number)
-    return numbers
+    return whole + text[comma:]
 
 
 def problem_with(numbers: list[str]) -> str:
-    """What is wrong with the result of ``read_numbers``; an empty text if nothing is."""
+    """What is wrong with a list of numbers that was read, which is [""] where there is anything else; an empty text if nothing is."""
     if len(numbers) == 0:
         return NO_NUMBERS
     if numbers[0] == "":

@@ -116,6 +116,14 @@ def after_spaces(text: str, start: int) -> int:
     return i
 
 
+def before_spaces(text: str, start: int) -> int:
+    """The position at which the spaces at the end of a text begin, no less than ``start``."""
+    end = len(text)
+    while end > start and text[end - 1] in " \n\t":
+        end -= 1
+    return end
+
+
 def after_separators(text: str, start: int) -> int:
     """The position of the first character from ``start`` on that does not separate numbers."""
     i = start

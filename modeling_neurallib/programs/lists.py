@@ -1,4 +1,4 @@
-"""Lists of whole numbers of any length, put into another order. Results are separated by single spaces.
+"""Lists of numbers of any length, whole or with decimals, put into another order. Results are separated by single spaces.
 
 The numbers stand in a text, separated by spaces, commas, semicolons, brackets, new lines or the word "and". Other text
 gives "not a number", a text without numbers "no numbers".
@@ -6,23 +6,24 @@ gives "not a number", a text without numbers "no numbers".
 
 from __future__ import annotations
 
-from ._numbers import compare_numbers, problem_with, read_numbers
+from ._decimals import all_in_units, all_with_point, most_places, read_decimals
+from ._numbers import compare_numbers, problem_with
 
 
 def sort_ascending(numbers: str) -> str:
     """Sort a list of numbers from smallest to largest."""
-    values = read_numbers(numbers)
+    values = read_decimals(numbers)
     if problem_with(values) != "":
         return problem_with(values)
-    return " ".join(_merge_sorted(values))
+    return " ".join(_sorted(values))
 
 
 def sort_descending(numbers: str) -> str:
     """Sort a list of numbers from largest to smallest."""
-    values = read_numbers(numbers)
+    values = read_decimals(numbers)
     if problem_with(values) != "":
         return problem_with(values)
-    return " ".join(_reversed(_merge_sorted(values)))
+    return " ".join(_reversed(_sorted(values)))
 
 
 def insertion_sort(numbers: list[int]) -> list[int]:
@@ -39,14 +40,19 @@ def insertion_sort(numbers: list[int]) -> list[int]:
 
 def reverse_list(numbers: str) -> str:
     """Reverse the order of the numbers in a list."""
-    values = read_numbers(numbers)
+    values = read_decimals(numbers)
     if problem_with(values) != "":
         return problem_with(values)
     return " ".join(_reversed(values))
 
 
+def _sorted(values: list[str]) -> list[str]:
+    places = most_places(values)
+    return all_with_point(_merge_sorted(all_in_units(values, places)), places)
+
+
 def _merge_sorted(values: list[str]) -> list[str]:
-    """Merge sort: runs of one, two, four … sorted numbers are merged in pairs."""
+    """Merge sort of whole numbers: runs of one, two, four … sorted numbers are merged in pairs."""
     width = 1
     target = values[:]
     while width < len(values):

@@ -1,7 +1,8 @@
-"""Divisors, primes and famous sequences, for whole numbers of any length as decimal text."""
+"""Divisors, primes and famous sequences, for whole numbers of any length as decimal text; others give "not a whole number"."""
 
 from __future__ import annotations
 
+from ._decimals import read_decimal, whole_problem
 from ._limbs import (
     add_limbs,
     base_for,
@@ -16,7 +17,7 @@ from ._limbs import (
     remainder_limbs,
     text_of,
 )
-from ._numbers import NOT_A_NUMBER, compare_numbers, read_number, small_integer
+from ._numbers import compare_numbers, small_integer
 
 NEGATIVE = "not defined for negative numbers"
 TOO_LARGE = "too large"
@@ -24,20 +25,24 @@ TOO_LARGE = "too large"
 
 def greatest_common_divisor(a: str, b: str) -> str:
     """The greatest common divisor of two whole numbers (highest common factor)."""
-    x = read_number(a)
-    y = read_number(b)
-    if x == "" or y == "":
-        return NOT_A_NUMBER
+    x = read_decimal(a)
+    y = read_decimal(b)
+    if whole_problem(x) != "":
+        return whole_problem(x)
+    if whole_problem(y) != "":
+        return whole_problem(y)
     base = base_for(len(x) + len(y))
     return text_of(gcd_limbs(limbs_of(x, base), limbs_of(y, base), base), base)
 
 
 def least_common_multiple(a: str, b: str) -> str:
     """The least common multiple of two whole numbers."""
-    x = read_number(a)
-    y = read_number(b)
-    if x == "" or y == "":
-        return NOT_A_NUMBER
+    x = read_decimal(a)
+    y = read_decimal(b)
+    if whole_problem(x) != "":
+        return whole_problem(x)
+    if whole_problem(y) != "":
+        return whole_problem(y)
     if x == "0" or y == "0":
         return "0"
     base = base_for(len(x) + len(y))
@@ -52,9 +57,9 @@ def factorial(n: str) -> str:
 
     "not defined for negative numbers" below 0, "too large" above 9999.
     """
-    number = read_number(n)
-    if number == "":
-        return NOT_A_NUMBER
+    number = read_decimal(n)
+    if whole_problem(number) != "":
+        return whole_problem(number)
     if number[0] == "-":
         return NEGATIVE
     if len(number) > 4:
@@ -72,9 +77,9 @@ def fibonacci(n: str) -> str:
 
     "not defined for negative numbers" below 0, "too large" above 99999.
     """
-    number = read_number(n)
-    if number == "":
-        return NOT_A_NUMBER
+    number = read_decimal(n)
+    if whole_problem(number) != "":
+        return whole_problem(number)
     if number[0] == "-":
         return NEGATIVE
     if len(number) > 5:
@@ -103,9 +108,9 @@ def is_prime(n: str) -> str:
     is certain up to 3317044064679887385961980 (Sorenson and Webster, 2015). "too large" beyond, if that test does not
     show that it is not prime.
     """
-    number = read_number(n)
-    if number == "":
-        return NOT_A_NUMBER
+    number = read_decimal(n)
+    if whole_problem(number) != "":
+        return whole_problem(number)
     if number[0] == "-":
         return "no"
     if len(number) <= 9:
