@@ -9,6 +9,7 @@
     python benchmarks/requests.py development_2  benchmarks/requests_development_2.jsonl, likewise, by two other writers
     python benchmarks/requests.py dialogues   benchmarks/requests_dialogues.jsonl: later turns, follow-ups, two requests in one
     python benchmarks/requests.py examples    benchmarks/requests_examples.jsonl: solved examples stand before the request
+    python benchmarks/requests.py decimals    benchmarks/requests_decimals.jsonl: numbers with decimals, by a seventh writer
     python benchmarks/requests.py seen        wordings of the training set, new values
     python benchmarks/requests.py long        numbers of 40 digits, lists of 64; trained on ≤ 4 digits and ≤ 8 numbers
     python benchmarks/requests.py general     benchmarks/prompts_general.txt, which need no call
@@ -68,7 +69,7 @@ FILES = {
     "unseen": "requests_unseen.jsonl", "blind": "requests_blind_2.jsonl", "third": "requests_blind_3.jsonl",
     "fourth": "requests_blind_4.jsonl", "fifth": "requests_blind_5.jsonl", "development": "requests_development.jsonl",
     "development_2": "requests_development_2.jsonl", "dialogues": "requests_dialogues.jsonl",
-    "examples": "requests_examples.jsonl",
+    "examples": "requests_examples.jsonl", "decimals": "requests_decimals.jsonl",
 }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from neurallib.modeling_neurallib.dense_objective import DenseObjectiveError, soft_copy
 from neurallib.modeling_neurallib.labelling import argument_texts
 from neurallib.modeling_neurallib.objective import (
+    decimal_pieces,
     longer_numbers,
     number_pieces,
     pieces_text,
@@ -213,6 +214,29 @@ def test_results_have_no_white_space_at_their_edges(text: str) -> None:
 )
 def test_points_and_commas_make_longer_numbers(text: str, longer: list[str]) -> None:
     assert [text[start:end] for start, end in longer_numbers(text, number_pieces(text))] == longer
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("4.50, -3.2 and 7.", ["4.50", "-3.2", "7"]),
+        ("1,250 v1.2.3", ["1", "250", "1.2.3"]),
+        ("2. 5", ["2", "5"]),
+        ("", []),
+    ],
+)
+def test_a_point_joins_the_digits_at_its_sides(text: str, pieces: list[str]) -> None:
+    assert [text[start:end] for start, end in decimal_pieces(text, number_pieces(text))] == pieces
+
+
+def test_lists_of_decimals_are_searched() -> None:
+    """Programs of one argument are offered numbers with their decimals, in runs and alone, and what stands at their points."""
+    singles, runs, *_ = proposals("of 2.5, 3.1 and 4", 1)
+    told = [[pieces_text("of 2.5, 3.1 and 4", labelling[0]) for labelling in kind] for kind in (singles, runs)]
+    assert told[0] == ["2.5", "3.1", "4", "2", "5", "3", "1"]
+    assert told[1] == ["2.5 3.1 4", "2.5 3.1", "3.1 4"]
+    text = " 1.5 2.25 3\n"
+    assert {"1.5 2.25 3", "1.5", "2.25"} <= {text[start:end] for start, end in result_spans(text)}
 
 
 def test_longer_numbers_are_searched(tiny_library: Any) -> None:

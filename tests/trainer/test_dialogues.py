@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from fractions import Fraction
 from hashlib import sha256
 from itertools import pairwise
 from types import SimpleNamespace
@@ -59,8 +60,8 @@ def is_right(step: Step) -> bool:
     except ZeroDivisionError:
         return "zero" in step.answer
     if isinstance(expected, list):
-        return [int(number) for number in re.findall(r"-?\d+", step.answer)] == expected
-    if step.program in ("mean", "evaluate"):
+        return [Fraction(number) for number in step.answer.split()] == expected
+    if isinstance(expected, Fraction):
         return as_fraction(step.answer) == expected
     return step.answer == str(expected)
 

@@ -27,6 +27,7 @@ from neurallib.trainer.shipping import (
 )
 from safetensors.torch import load_file
 from transformers import LlamaForCausalLM
+from transformers.utils import logging
 from typer.testing import CliRunner
 
 from neurallib import NeuralLibForCausalLM, standard_library
@@ -234,6 +235,22 @@ def test_heads_that_are_refused(
     assert (done.exit_code, done.stdout) == (1, "") and done.stderr.count("\n") == 1
     assert done.stderr.startswith("neurallib: ") and message in done.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"heads", "base"}, "no half of a model is left"
+
+
+def test_a_training_goes_on_from_heads_of_a_library_compiled_since(
+    heads: Path, tiny_base: LlamaForCausalLM, tiny_tokenizer: Any, caplog: Any
+) -> None:
+    described(heads, libraries={"standard_library": "0" * 64})
+    logging.enable_propagation()
+    try:
+        model = load_heads(tiny_base, tiny_tokenizer, heads, to_go_on=True)
+    finally:
+        logging.disable_propagation()
+    assert model.library is not None and model.library.fingerprint == HERE
+    assert f"sha256 {'0' * 64}; they go on with standard_library of sha256 {HERE}" in caplog.text
+    described(heads, programs=["sum", *PROGRAMS[1:]])
+    with pytest.raises(NeuralLibError, match="trained for the program sum"):
+        load_heads(tiny_base, tiny_tokenizer, heads, to_go_on=True)
 
 
 def test_heads_of_another_backbone_are_refused(heads: Path, tiny_base: LlamaForCausalLM, tiny_tokenizer: Any) -> None:

@@ -42,7 +42,7 @@ def check(example: Example) -> None:
         assert all(text and text == text.strip() for text in texts), example
         assert " ".join(texts) == argument or " ".join(texts) == argument.replace(",", ""), example
         if example.program is not None and PARAMETERS[example.program] == ("numbers",):
-            assert all(re.fullmatch(r"-?\d+", text) for text in texts), example
+            assert all(re.fullmatch(r"-?\d+(\.\d+)?", text) for text in texts), example
             # What stands between the numbers never makes one of them longer.
             edges = [(example.prompt[:start][-1:], example.prompt[end:][:1]) for start, end in pieces]
             assert not any(before.isdigit() or after.isdigit() for before, after in edges), example
@@ -179,7 +179,7 @@ def test_an_argument_said_twice_is_one_argument_read_at_one_of_its_places(monkey
         check(example)
         a, b = example.arguments
         assert f"{a} to the power {b}" in example.prompt or f"{a} TO THE POWER {b}" in example.prompt
-        assert example.answer == str(int(a.replace(",", "")) ** int(b))
+        assert as_fraction(example.answer) == Fraction(a.replace(",", "")) ** int(b)
     places = {example.prompt.index("wheels") < example.spans[0][0][0] - 12 for example in examples}
     assert places == {True, False}, "each of the places is drawn"
 
@@ -188,9 +188,13 @@ def test_numbers_in_groups_of_three_and_with_decimals(monkeypatch):
     examples = only(monkeypatch, "add", "What is {a} plus {b}?", count=400)
     grouped = [example for example in examples if "," in "".join(example.arguments)]
     assert grouped
-    assert all(re.fullmatch(r"\d,\d{3}|-?\d+", text) for example in grouped for text in example.arguments)
-    for example in grouped:
-        assert int(example.answer) == sum(int(text.replace(",", "")) for text in example.arguments)
+    assert all(re.fullmatch(r"\d,\d{3}|-?\d+(\.\d+)?", text) for example in grouped for text in example.arguments)
+    pointed = [example for example in examples if "." in "".join(example.arguments)]
+    assert 0.08 * len(examples) < len(pointed) < 0.25 * len(examples)
+    for example in examples:
+        assert as_fraction(example.answer) == sum(Fraction(text.replace(",", "")) for text in example.arguments)
+    for line in ("What is the whole number {a} plus {b}?", "{name} had {a} friends and found {b} more."):
+        assert not any("." in "".join(e.arguments) for e in only(monkeypatch, "add", line, count=200)), line
     assert not any("," in "".join(e.arguments) for e in only(monkeypatch, "add", "add({a}, {b})", count=200))
     compared = only(monkeypatch, "compare", "How does {a} compare with {b}?", count=200)
     assert any("." in "".join(example.arguments) for example in compared)
@@ -205,7 +209,7 @@ def test_lists_say_when_and_stand_in_tables(monkeypatch):
         assert any(re.search(style, prompt) for prompt in prompts), style
     for example in examples:
         check(example)
-        assert example.answer == str(sum(map(int, example.arguments[0].split(", "))))
+        assert as_fraction(example.answer) == sum(map(Fraction, example.arguments[0].split(", ")))
 
 
 def test_numbers_around_a_request_are_no_arguments(monkeypatch):
@@ -266,9 +270,9 @@ def oracle(program: str, arguments: tuple[str, ...]) -> object:
         )
     if program == "evaluate":
         plain = arguments[0].replace("x", "*").replace("×", "*").replace("÷", "/")
-        return eval(re.sub(r"\d+", r"Fraction(\g<0>)", plain), {"Fraction": Fraction})
+        return eval(re.sub(r"\d+(\.\d+)?", r"Fraction('\g<0>')", plain), {"Fraction": Fraction})
     if PARAMETERS[program] == ("numbers",):
-        numbers = [int(number) for number in arguments[0].split(", ")]
+        numbers = [Fraction(number) for number in arguments[0].split(", ")]
         listed = {
             "sort_ascending": sorted(numbers),
             "sort_descending": sorted(numbers)[::-1],
@@ -325,7 +329,7 @@ def test_answers_are_those_of_cpython(program):
             assert re.search("zero", example.answer), example
             continue
         if isinstance(expected, list):
-            assert [int(number) for number in re.findall(r"-?\d+", example.answer)] == expected, example
+            assert [Fraction(number) for number in example.answer.split()] == expected, example
         elif isinstance(expected, Fraction):
             assert as_fraction(example.answer) == expected, example
         else:
