@@ -20,7 +20,20 @@ from random import Random
 from typing import Any
 
 from . import tasks
-from .tasks import ATTEMPTS, BLOCK, GENERAL, NAMES, PARAMETERS, PLACES, WITH_DECIMALS, Draw, Example, Split, TaskError, random_of
+from .tasks import (
+    ATTEMPTS,
+    BLOCK,
+    GENERAL,
+    NAMES,
+    PARAMETERS,
+    PLACES,
+    WITH_DECIMALS,
+    Draw,
+    Example,
+    Split,
+    TaskError,
+    random_of,
+)
 from .worked_examples import patterns, task_line
 
 #: Characters of a message: (number of the message, start, end), the end excluded.

@@ -73,14 +73,16 @@ WITH_DECIMALS = {
     *("add", "subtract", "multiply", "power", "compare"),
     *("sum_numbers", "maximum", "minimum", "mean", "count_numbers", "sort_ascending", "sort_descending", "reverse_list"),
 }
-"""Programs that are asked for with decimals, too (a power's base): those that also take them round down, which few would expect."""
-_WHOLE = re.compile(r"\b(whole|int|integers?|digits?|bits?|natural|years?|born|century|quotient|remainder|mod|modulo)\b|//|%", re.IGNORECASE)
+"""Programs that are asked for with decimals, too (a power's base). ``divide`` takes them, but rounds down: few would expect it."""
+_WHOLE = re.compile(
+    r"\b(whole|int|integers?|digits?|bits?|natural|years?|born|century|quotient|remainder|mod|modulo)\b|//|%", re.IGNORECASE
+)
 """What says that numbers are whole, or asks for what few ask of others."""
 _MONEY = re.compile(r"[$€£]$"), re.compile(r" ?(euros?|dollars?|pounds?|€)\b")
 """What stands before and after an amount of money."""
 _MEASURES = re.compile(
-    r" ?(euros?|dollars?|pounds?|€|kg|kilos?|km|m|cm|g|grams?|kilograms?|lit(?:re|er)s?|met(?:re|er)s?|miles?|kilomet(?:re|er)s?|cent"
-    r"imet(?:re|er)s?|hours?|tons?|tonnes?|degrees|°C|°)\b"
+    r" ?(euros?|dollars?|pounds?|€|kg|kilos?|km|m|cm|g|grams?|kilograms?|lit(?:re|er)s?|met(?:re|er)s?|miles?|kilomet(?:re|er)s?|"
+    r"centimet(?:re|er)s?|hours?|tons?|tonnes?|degrees|°C|°)\b"
 )
 """What follows a number that may have decimals in a story."""
 ATTEMPTS = 40

@@ -1,4 +1,4 @@
-"""Numbers of any length with decimals or none, as text: "0", "-7", "2.5", "-0.04". No sign "+", no "-0", no zero that could be left out.
+"""Numbers of any length with decimals or none, as text: "0", "-7", "2.5", "-0.04". No sign "+", no "-0", no needless zeros.
 
 They are worked out as whole numbers of a smaller unit: 2.5 + 0.75 is 250 hundredths and 75 hundredths, 325 hundredths, 3.25.
 

@@ -1,7 +1,7 @@
 """Arithmetic on numbers of any length, whole or with decimals, given and returned as decimal text.
 
-A number is digits with an optional sign (+ or -), an optional point and spaces around it, as in "-7", "2.5", "1250" or "1,250"; other
-text gives "not a number".
+A number is digits with an optional sign (+ or -), an optional point and spaces around it, as in "-7", "2.5", "1250" or "1,250";
+other text gives "not a number".
 """
 
 from __future__ import annotations

@@ -346,7 +346,8 @@ def test_what_is_not_a_number(program: str, text: str) -> None:
 @pytest.mark.parametrize("program", ["sum_numbers", "mean", "maximum", "sort_ascending", "reverse_list"])
 @pytest.mark.parametrize(("text", "expected"), [
     ("", "no numbers"), (" , []", "no numbers"), ("1 two", "not a number"), ("5-3", "not a number"),
-    ("1.", "not a number"), ("1.5.2", "not a number"), ("3 .", "not a number"), ("1 - 2", "not a number"), ("an 5", "not a number"), ("- ", "not a number"),
+    ("1.", "not a number"), ("1.5.2", "not a number"), ("3 .", "not a number"),
+    ("1 - 2", "not a number"), ("an 5", "not a number"), ("- ", "not a number"),
     ("5 an", "not a number"), ("5a6", "not a number"), ("5 −6", "not a number"), ("5and6x", "not a number"),
 ])  # fmt: skip
 def test_what_is_not_a_list(program: str, text: str, expected: str) -> None:
@@ -357,7 +358,8 @@ TINY = [
     ("add", "95", "-7", "88"), ("subtract", "5", "12", "-7"), ("compare", "5", "7", "less"), ("maximum", "3 9 4", "9"),
     ("minimum", "3 -9 4", "-9"), ("sum_numbers", "30 12", "42"), ("count_numbers", "[1, 2, 3]", "3"),
     ("reverse_list", "3 1 2", "2 1 3"), ("reverse_text", "3+4", "4+3"), ("text_length", "12345", "5"),
-    ("add", "2.5", "0.75", "3.25"), ("sum_numbers", "1.5 2", "3.5"), ("sort_ascending", "3 1 2", "1 2 3"), ("sort_descending", "3 1 2", "3 2 1"), ("insertion_sort", "3 1 2", "1 2 3"),
+    ("add", "2.5", "0.75", "3.25"), ("sum_numbers", "1.5 2", "3.5"),
+    ("sort_ascending", "3 1 2", "1 2 3"), ("sort_descending", "3 1 2", "3 2 1"), ("insertion_sort", "3 1 2", "1 2 3"),
     ("multiply", "123", "45", "5535"), ("divide", "1234", "-56", "-23"), ("remainder", "1234", "56", "2"),
     ("power", "2", "10", "1024"), ("greatest_common_divisor", "12", "18", "6"), ("factorial", "5", "120"),
     ("least_common_multiple", "12", "18", "36"), ("fibonacci", "10", "55"), ("fibonacci_recursive", "6", "8"),
