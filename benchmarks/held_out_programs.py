@@ -45,8 +45,9 @@ from neurallib.trainer.outcomes import calls_of_lessons
 from neurallib.trainer.recipe import Recipe
 from neurallib.trainer.runs import NOT_FOR_REQUESTS, train
 from neurallib.trainer.shipping import load_base, load_heads
-from neurallib.trainer.tasks import PARAMETERS, Example, RequestGenerator
+from neurallib.trainer.tasks import Example, RequestGenerator
 from neurallib.trainer.training import NeuralLibTrainer
+from neurallib.trainer.wording import PARAMETERS
 
 HELD_OUT = {
     # Four have a twin among the known ones, which a careless selector would call in their place; two have none.

@@ -34,7 +34,8 @@ from typing import Any
 
 import torch
 from neurallib.trainer.shipping import SMOLLM2, load_base, load_heads, load_shipped
-from neurallib.trainer.tasks import PARAMETERS, RequestGenerator, wordings
+from neurallib.trainer.tasks import RequestGenerator
+from neurallib.trainer.wording import PARAMETERS, wordings
 
 HERE = Path(__file__).parent
 SEED = 20_001

@@ -19,7 +19,7 @@ from ..modeling_neurallib.library import Program
 from ..modeling_neurallib.loaded_libraries import program_text
 from ..modeling_neurallib.modeling_neurallib import NeuralLibForCausalLM
 from ..modeling_neurallib.programs import standard_library
-from . import tasks
+from . import wording
 
 
 @cache
@@ -30,12 +30,12 @@ def paraphrases() -> dict[str, tuple[str, ...]]:
         TaskError: a line without a colon, or of a program for which there are no requests.
     """
     found = defaultdict(list)
-    lines = (tasks.PHRASINGS / "descriptions.txt").read_text(encoding="utf-8").splitlines()
+    lines = (wording.PHRASINGS / "descriptions.txt").read_text(encoding="utf-8").splitlines()
     for row, line in enumerate(lines, 1):
         if line.strip() and not line.startswith("#"):
             program, _, text = (part.strip() for part in line.partition(":"))
-            if program not in tasks.PARAMETERS or not text:
-                raise tasks.TaskError(
+            if program not in wording.PARAMETERS or not text:
+                raise wording.TaskError(
                     f"descriptions.txt, line {row}: expected a program, a colon, a description: {line!r}"
                 )
             found[program].append(text)
@@ -49,7 +49,7 @@ WORDINGS = 48
 def requests(name: str) -> tuple[str, ...]:
     """Wordings of the training split that ask for a program, the names of its arguments in the place of their values."""
     lines = [
-        line for line in tasks.wordings(name) if not tasks.is_validation(line) and len(line) <= 90 and "\\n" not in line
+        line for line in wording.wordings(name) if not wording.is_validation(line) and len(line) <= 90 and "\\n" not in line
     ]
     return tuple(re.sub(r"{(\w+)}", r"\1", line) for line in lines[:: max(1, len(lines) // WORDINGS)][:WORDINGS])
 
@@ -58,7 +58,7 @@ def texts_of(program: Program) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Descriptions of a program, its name and docstring first, and requests; those alone, if it is not of the standard library."""
     own, name = program_text(program.name, program.docstring), program.name.rsplit(".", 1)[-1]
     known = standard_library().programs.get(name)
-    if known is None or known.docstring != program.docstring or name not in tasks.PARAMETERS:
+    if known is None or known.docstring != program.docstring or name not in wording.PARAMETERS:
         return (own,), (own,)
     return (own, *paraphrases().get(name, ())), requests(name)
 

@@ -19,21 +19,11 @@ from functools import cache
 from random import Random
 from typing import Any
 
-from . import tasks
-from .tasks import (
-    ATTEMPTS,
-    BLOCK,
-    GENERAL,
-    NAMES,
-    PARAMETERS,
-    PLACES,
-    WITH_DECIMALS,
-    Draw,
-    Example,
-    Split,
-    TaskError,
-    random_of,
-)
+from . import wording as wording_files
+from .drawing import ATTEMPTS, WITH_DECIMALS, Draw
+from .material import NAMES, PLACES
+from .tasks import BLOCK, Example, RequestGenerator, random_of
+from .wording import GENERAL, PARAMETERS, Split, TaskError
 from .worked_examples import patterns, task_line
 
 #: Characters of a message: (number of the message, start, end), the end excluded.
@@ -180,7 +170,7 @@ def _rows(name: str) -> list[tuple[int, str]]:
     Raises:
         TaskError: it cannot be read, or holds no line.
     """
-    path = tasks.PHRASINGS / f"{name}.txt"
+    path = wording_files.PHRASINGS / f"{name}.txt"
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
@@ -192,7 +182,7 @@ def _rows(name: str) -> list[tuple[int, str]]:
 
 
 def _on(split: Split, line: str) -> bool:
-    return split == "all" or tasks.is_validation(line) == (split == "validation")
+    return split == "all" or wording_files.is_validation(line) == (split == "validation")
 
 
 def _parsed(name: str, row: int, text: str) -> tuple[tuple[str, ...], str | None, str]:
@@ -261,7 +251,7 @@ def _small_talk(split: Split, opening: bool) -> tuple[tuple[str, str, str], ...]
 @cache
 def _short(program: str, split: Split) -> tuple[tuple[str, str], ...]:
     """Identifiers and lines of wordings that can stand beside another request in one message."""
-    lines = ((f"{program}:{position}", line) for position, line in enumerate(tasks.wordings(program)))
+    lines = ((f"{program}:{position}", line) for position, line in enumerate(wording_files.wordings(program)))
     return tuple((name, line) for name, line in lines if _on(split, line) and "\\n" not in line and len(line) <= 75)
 
 
@@ -421,7 +411,7 @@ class DialogueGenerator:
         programs: Sequence[str] | None = None,
         library: Any | None = None,
     ):
-        self._requests = tasks.RequestGenerator(seed, split, digits, list_length, programs, library)
+        self._requests = RequestGenerator(seed, split, digits, list_length, programs, library)
         self.seed = seed
         self.split = split
         self.programs = self._requests.programs

@@ -105,7 +105,7 @@ def load(spec: str, count: int | None = None, seed: int = 0) -> list[Task]:
     if _ending(Path(spec)) in ENDINGS or Path(spec).exists():
         return [_file(Path(spec), count)]
     from .task_builder import TaskBuilder, load_tasks
-    from .tasks import TaskError
+    from .wording import TaskError
 
     name, _, split = spec.partition(":")
     config = next((one for one in TaskBuilder.BUILDER_CONFIGS if one.name == name), None)

@@ -19,7 +19,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from .arguments import NeuralLibTrainingArguments, TrainingArgumentsError
-from .tasks import PARAMETERS
+from .wording import PARAMETERS
 
 STANDARD = "standard"
 """Name of the library that the package ships."""

@@ -24,9 +24,10 @@ from typing import Any, Literal, get_args
 
 import datasets
 
-from . import dialogues, tasks
+from . import dialogues, drawing, material, rendering, tasks, wording, worked_examples
 from .dialogues import Dialogue, DialogueGenerator, DialogueShares
-from .tasks import BLOCK, PARAMETERS, PHRASINGS, RequestGenerator, Split, TaskError
+from .tasks import BLOCK, RequestGenerator
+from .wording import PARAMETERS, PHRASINGS, Split, TaskError
 
 CARD_TEMPLATE = Path(__file__).parent / "templates" / "task_card.md"
 
@@ -283,7 +284,8 @@ def generator_hash() -> str:
     from ..modeling_neurallib.programs import standard_library
 
     digest = hashlib.sha256(standard_library().fingerprint.encode())
-    sources = [Path(module.__file__ or "") for module in (tasks, dialogues)] + [Path(__file__)]
+    modules = (wording, material, drawing, rendering, tasks, worked_examples, dialogues)
+    sources = [Path(module.__file__ or "") for module in modules] + [Path(__file__)]
     for path in [*sorted(PHRASINGS.glob("*.txt")), *sources]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from functools import cache
 from random import Random
 
-from . import tasks
+from . import wording
 from .descriptions import paraphrases
-from .tasks import PARAMETERS, Example, Split, TaskError
+from .tasks import Example
+from .wording import PARAMETERS, Split, TaskError
 
 _FIELDS = re.compile(r"(?: |^)\|(?: |$)")
 _QUESTION, _ARGUMENTS, _ANSWER = "{question}", "{arguments}", "{answer}"
@@ -74,7 +75,7 @@ def patterns(split: Split) -> tuple[Pattern, ...]:
     Raises:
         TaskError: a line that has not three fields, each with the placeholders of its kind.
     """
-    path = tasks.PHRASINGS / "examples.txt"
+    path = wording.PHRASINGS / "examples.txt"
     found = []
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -90,7 +91,7 @@ def patterns(split: Split) -> tuple[Pattern, ...]:
                 f"{path.name}, line {row}: expected 'example | between | request' with {{question}} or {{arguments}} in both and "
                 f"{{answer}} in the first: {raw!r}"
             )
-        if split != "all" and tasks.is_validation(raw.strip()) != (split == "validation"):
+        if split != "all" and wording.is_validation(raw.strip()) != (split == "validation"):
             continue
         example, between, request = (part.replace("\\n", "\n").replace("\\t", "\t") for part in parts)
         found.append(Pattern(f"examples:{row}", example, between or " ", request))

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from neurallib.modeling_neurallib.programs import standard_library
-from neurallib.trainer import dialogues, tasks
+from neurallib.trainer import dialogues, wording
 from neurallib.trainer.dialogues import Dialogue, DialogueGenerator, DialogueShares, Step
-from neurallib.trainer.tasks import GENERAL, PARAMETERS, Example, TaskError, is_validation
+from neurallib.trainer.tasks import Example
+from neurallib.trainer.wording import GENERAL, PARAMETERS, TaskError, is_validation
 from neurallib.trainer.worked_examples import Pattern, patterns
 from test_tasks import as_fraction, oracle
 
@@ -198,7 +199,7 @@ def lines_of(identifier: str) -> str:
     """The text that decides on which side of the split a wording lies."""
     name, _, number = identifier.partition(":")
     if name in PARAMETERS or name == GENERAL:
-        return tasks.wordings(name)[int(number)]
+        return wording.wordings(name)[int(number)]
     text = dialogues._rows(name)[int(number)][1]
     return text if name == "small_talk" or "{first}" in text else re.sub(r"^[a-z_ ]+: ", "", text)
 
@@ -301,7 +302,7 @@ def test_an_example_is_a_conversation_of_one_message():
 )
 def test_a_line_that_cannot_be_used_is_named(name, line, message, tmp_path, monkeypatch):
     (tmp_path / f"{name}.txt").write_text(f"# a comment\n{line}\n", encoding="utf-8")
-    monkeypatch.setattr(tasks, "PHRASINGS", tmp_path)
+    monkeypatch.setattr(wording, "PHRASINGS", tmp_path)
     read = {"follow_ups": dialogues._follow_ups, "several": dialogues._several, "examples": patterns}[name]
     with pytest.raises(TaskError, match=re.escape(message)) as raised:
         read.__wrapped__("all")

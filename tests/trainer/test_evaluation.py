@@ -19,7 +19,7 @@ from conftest import opened
 from neurallib.trainer import evaluation
 from neurallib.trainer.adapters import adapted
 from neurallib.trainer.evaluation import EvaluationError, Example, Task, compared, evaluate, load, verdict
-from neurallib.trainer.tasks import TaskError
+from neurallib.trainer.wording import TaskError
 from typer.testing import CliRunner
 
 from neurallib import command_line

@@ -12,7 +12,7 @@ from neurallib.modeling_neurallib.loaded_libraries import program_text
 from neurallib.modeling_neurallib.objective import MarginalObjective
 from neurallib.modeling_neurallib.programs import standard_library
 from neurallib.modeling_neurallib.selector import Selector
-from neurallib.trainer import tasks
+from neurallib.trainer import wording
 from neurallib.trainer.descriptions import texts_of
 from neurallib.trainer.dialogues import Dialogue
 from neurallib.trainer.lessons import LessonWriter, Pair, _search_hash, conversations
@@ -46,12 +46,12 @@ def asked(dialogue: Dialogue) -> Iterator[str]:
     yield from (step.program for step in dialogue.steps)
     for name in dialogue.wording.split():
         file, _, number = name.partition(":")
-        if file in tasks.PARAMETERS:
+        if file in wording.PARAMETERS:
             yield file
         elif file in ("follow_ups", "several"):
-            text = (tasks.PHRASINGS / f"{file}.txt").read_text(encoding="utf-8").splitlines()
+            text = (wording.PHRASINGS / f"{file}.txt").read_text(encoding="utf-8").splitlines()
             line = [row.strip() for row in text if row.strip() and not row.startswith("# ")][int(number)]
-            yield from set(line.partition(":")[0].split()) & set(tasks.PARAMETERS)
+            yield from set(line.partition(":")[0].split()) & set(wording.PARAMETERS)
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
@@ -64,9 +64,9 @@ def test_conversations_never_ask_for_them(
 ) -> None:
     monkeypatch.setattr(LessonWriter, "conversation", lambda *_: None)
     whole = [dialogue for dialogue, _ in drawn(tiny_model, tiny_tokenizer, [], tmp_path, split)]
-    assert {name for dialogue in whole for name in asked(dialogue)} == set(tasks.PARAMETERS)
+    assert {name for dialogue in whole for name in asked(dialogue)} == set(wording.PARAMETERS)
     found = [dialogue for dialogue, _ in drawn(tiny_model, tiny_tokenizer, HELD_OUT, tmp_path, split)]
-    assert {name for dialogue in found for name in asked(dialogue)} == set(tasks.PARAMETERS) - set(HELD_OUT)
+    assert {name for dialogue in found for name in asked(dialogue)} == set(wording.PARAMETERS) - set(HELD_OUT)
     for kind in (
         lambda one: not one.steps,
         lambda one: len(one.messages) > 1,
@@ -131,7 +131,7 @@ def test_programs_that_there_are_not(tmp_path: Path, tiny_model: NeuralLibForCau
     with pytest.raises(RecipeError, match="'minimun', for which no requests are generated; did you mean 'minimum'"):
         Recipe(held_out_programs=["minimun"]).asked_programs()
     with pytest.raises(RecipeError, match="leaves no program"):
-        Recipe(held_out_programs=list(tasks.PARAMETERS)).asked_programs()
+        Recipe(held_out_programs=list(wording.PARAMETERS)).asked_programs()
     tiny_model.save_pretrained(tmp_path)
     tiny_tokenizer.save_pretrained(tmp_path)
     with pytest.raises(RecipeError, match="'revers', which the library lacks; did you mean 'reverse'"):
@@ -174,7 +174,7 @@ def test_keys_that_cannot_be_tuned(tiny_model: NeuralLibForCausalLM, tiny_tokeni
 
 def test_descriptions_of_the_standard_library(tiny_library: NeuralLibrary) -> None:
     library = standard_library()
-    for name in tasks.PARAMETERS:
+    for name in wording.PARAMETERS:
         program = library.program(name)
         (first, *others), requests = texts_of(program)
         assert first == program_text(name, program.docstring) and len({first, *others}) == len(others) + 1 > 8

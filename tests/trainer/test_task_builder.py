@@ -14,7 +14,7 @@ from huggingface_hub import DatasetCard
 from neurallib.trainer import task_builder
 from neurallib.trainer.dialogues import DialogueGenerator, DialogueShares
 from neurallib.trainer.task_builder import HELD_OUT, LISTS, TaskBuilder, data_card, load_tasks, row
-from neurallib.trainer.tasks import GENERAL, PARAMETERS, TaskError, is_validation, wordings
+from neurallib.trainer.wording import GENERAL, PARAMETERS, TaskError, is_validation, wordings
 
 NAMES = [config.name for config in TaskBuilder.BUILDER_CONFIGS]
 

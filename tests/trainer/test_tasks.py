@@ -10,7 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 from neurallib.trainer import tasks
-from neurallib.trainer.tasks import GENERAL, PARAMETERS, Example, RequestGenerator, TaskError, is_validation, wordings
+from neurallib.trainer import wording as wording_files
+from neurallib.trainer.tasks import Example, RequestGenerator
+from neurallib.trainer.wording import GENERAL, PARAMETERS, TaskError, Wording, is_validation, load, wordings
 
 
 class Echo:
@@ -69,8 +71,8 @@ def test_spans_and_balance():
 @pytest.mark.parametrize("program", [*PARAMETERS, GENERAL])
 def test_every_wording_renders(program, monkeypatch):
     generator = RequestGenerator(1, "all", library=Echo())
-    for wording in tasks._load(program):
-        monkeypatch.setattr(tasks, "_select", lambda *_, chosen=wording: (chosen,))
+    for wording in load(program):
+        monkeypatch.setattr(tasks, "select", lambda *_, chosen=wording: (chosen,))
         example = generator.general() if program == GENERAL else generator.example(program)
         assert example.wording == wording.identifier
         check(example)
@@ -157,19 +159,19 @@ def test_a_share_outside_0_to_1_is_refused():
 
 def test_a_line_without_its_placeholder_is_named(tmp_path, monkeypatch):
     (tmp_path / "add.txt").write_text("# add\n{a} plus {b}\nadd {a}\n", encoding="utf-8")
-    monkeypatch.setattr(tasks, "PHRASINGS", tmp_path)
-    tasks._load.cache_clear()
+    monkeypatch.setattr(wording_files, "PHRASINGS", tmp_path)
+    load.cache_clear()
     try:
         with pytest.raises(TaskError, match=r"add\.txt, line 3: expected \{a\} \{b\} \(a list once\), found"):
             wordings("add")
     finally:
-        tasks._load.cache_clear()
+        load.cache_clear()
 
 
 def only(monkeypatch, program, line, seed=0, count=60):
     """Requests by one wording."""
-    wording = tasks._Wording(f"{program}:0", line, tuple(tasks._SLOT.split(line)))
-    monkeypatch.setattr(tasks, "_select", lambda *_: (wording,))
+    wording = Wording(f"{program}:0", line, tuple(wording_files.SLOT.split(line)))
+    monkeypatch.setattr(tasks, "select", lambda *_: (wording,))
     return list(RequestGenerator(seed, programs=[program]).examples(count, general_share=0))
 
 
