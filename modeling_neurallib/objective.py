@@ -168,6 +168,8 @@ PROBES = 12
 def proposals(text: str, arity: int, longest: int = 120) -> list[list[Labelling]]:
     """Labellings worth running, by kind: numbers, runs of numbers as pieces, spans at word edges without and with letters.
 
+    In runs a number with a point is one piece; alone, what stands at the sides of its point is offered, too.
+
     Args:
         text: the stretch of the prefix to search. arity: arguments of the program, 1 or 2. longest: characters of a span.
     Returns:

@@ -113,7 +113,7 @@ class Draw:
         """
         result = dict(values)
         places = {name: wording.places(name) for name in values}
-        if self.rng.random() < 0.84 or not self._divisible(wording, [place for own in places.values() for place in own]):
+        if self.rng.random() < 0.84 or not self._may_have_decimals(wording, [place for own in places.values() for place in own]):
             return result
         money = any(_MONEY[0].search(before) or _MONEY[1].match(after) for own in places.values() for before, after in own)
         drawn = iter(self._divided([*values.values()], money))
@@ -122,11 +122,11 @@ class Draw:
     def list_with_point(self, wording: Wording, values: Sequence[int], alike: bool = False) -> list[str]:
         """The same for the numbers of a list; ``alike``: all are divided by the same."""
         whole = [str(value) for value in values]
-        if self.rng.random() < 0.8 or not self._divisible(wording, wording.places("numbers")):
+        if self.rng.random() < 0.8 or not self._may_have_decimals(wording, wording.places("numbers")):
             return whole
         return self._divided(whole, wording.is_story and self.rng.random() < 0.5, alike)
 
-    def _divisible(self, wording: Wording, places: Sequence[tuple[str, str]]) -> bool:
+    def _may_have_decimals(self, wording: Wording, places: Sequence[tuple[str, str]]) -> bool:
         """Whether numbers at these places may have decimals."""
         if self.digits[0] > 3 or _WHOLE.search(wording.line):  # of long numbers the digits are counted
             return False
