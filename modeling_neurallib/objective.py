@@ -80,6 +80,7 @@ def number_pieces(text: str) -> list[Piece]:
 
 
 _JOINED = re.compile(r"\d[.,](?=\d)")
+_GROUPED = re.compile(r"[-−+]?[1-9]\d{0,2}(,\d{3})+(\.\d+)?")
 
 
 def longer_numbers(text: str, numbers: Sequence[Piece]) -> list[Piece]:
@@ -106,6 +107,23 @@ def decimal_pieces(text: str, numbers: Sequence[Piece]) -> list[Piece]:
         else:
             joined.append((start, end))
     return joined
+
+
+def grouped_pieces(text: str, numbers: Sequence[Piece]) -> list[Piece]:
+    """:func:`decimal_pieces` with those as one that are groups of three digits, each after a comma: "1,250" of 1 and 250."""
+    joined: list[Piece] = []
+    for start, end in numbers:
+        begun = joined[-1][0] if joined and joined[-1][1] == start - 1 and text[start - 1] == "," else start
+        if begun < start and _GROUPED.fullmatch(text, begun, end):
+            joined[-1] = (begun, end)
+        else:
+            joined.append((start, end))
+    return joined
+
+
+def _runs(numbers: Sequence[Piece]) -> Iterator[tuple[Piece, ...]]:
+    """Two and more neighbouring numbers."""
+    return (tuple(numbers[i:j]) for i in range(len(numbers)) for j in range(len(numbers), i + 1, -1))
 
 
 def word_edges(text: str) -> tuple[list[int], list[int]]:
@@ -161,6 +179,11 @@ def _trimmed(text: str, start: int, end: int) -> Piece:
 Labelling = tuple[tuple[Piece, ...], ...]
 """For each argument the pieces that it copies."""
 
+EVEN = 0.05
+"""What an even reading of all candidates counts beside the reader's, when explanations are weighed: it may be wrong."""
+NEGLIGIBLE = 1e-3
+"""An explanation whose part in p(reply) is so much smaller than the greatest one's is left out."""
+
 PROBES = 12
 """Candidates of a kind that are run before the rest of it."""
 
@@ -168,7 +191,8 @@ PROBES = 12
 def proposals(text: str, arity: int, longest: int = 120) -> list[list[Labelling]]:
     """Labellings worth running, by kind: numbers, runs of numbers as pieces, spans at word edges without and with letters.
 
-    In runs a number with a point is one piece; alone, what stands at the sides of its point is offered, too.
+    In runs a number with a point is one piece; alone, what stands at the sides of its point is offered, too. So is, in runs,
+    what commas part into groups of three digits: as one number, and as several.
 
     Args:
         text: the stretch of the prefix to search. arity: arguments of the program, 1 or 2. longest: characters of a span.
@@ -181,7 +205,7 @@ def proposals(text: str, arity: int, longest: int = 120) -> list[list[Labelling]
     if arity == 1:
         decimals = decimal_pieces(text, numbers)
         known = dict.fromkeys([*decimals, *numbers])
-        runs = [tuple(decimals[i:j]) for i in range(len(decimals)) for j in range(len(decimals), i + 1, -1)]
+        runs = list(dict.fromkeys(run for pieces in (decimals, grouped_pieces(text, decimals)) for run in _runs(pieces)))
         lettered = [any(character.isalpha() for character in text[s:e]) for s, e in spans]
         kinds: list[list[Labelling]] = [[((number,),) for number in known], [(run,) for run in runs]]
         for letters in (False, True):
@@ -442,18 +466,16 @@ class MarginalObjective:
         asked = batch.decisions | batch.prompt if reads else batch.decisions
         pooled = self._pooled(batch, asked)
         keys = computer.keys()
-        choices = computer.choose(pooled, keys, computer.allowed(), computer.biases())
+        choices, before = self._choices(batch, pooled, keys)
         no_call = choices[..., 0]
-        decided = torch.where(batch.decisions, no_call, torch.zeros_like(no_call))
-        # before[b, t]: no call at any decision before t, and the backbone wrote the reply up to and with token t.
-        steps = decided + batch.base
-        before = torch.nn.functional.pad(steps.cumsum(1), (1, 0))
         alone = before[:, -1]
         likelihoods, calls = alone, torch.zeros_like(alone)
         if any(batch.explanations):
             flat = [(row, explanation) for row, found in enumerate(batch.explanations) for explanation in found]
             labellings = self._labellings(batch, pooled, keys, flat) if reads else pooled.new_zeros(len(flat))
-            likelihoods, calls = self._sum_over_calls(batch, choices, pooled, before, labellings, flat)
+            likelihoods, calls = self._sum_over_calls(
+                batch, choices, pooled, before, labellings, flat, computer.reading_weight
+            )
         spoken = batch.prompt & asked
         quiet = torch.where(spoken, no_call, torch.zeros_like(no_call)).sum(1) / spoken.sum(1).clamp(min=1)
         with torch.no_grad():
@@ -464,6 +486,15 @@ class MarginalObjective:
             opens = (chosen[:, 0].exp() < 1 - computer.config.call_threshold).to(chosen.dtype)
         parts = {"prompt_no_call": quiet, "alone": alone, "calls": calls, "entropy": entropy, "opens": opens}
         return likelihoods, parts
+
+    def _choices(self, batch: CallBatch, pooled: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities over "no call" and the programs, [B, L, 1 + programs], and what comes before each token, [B, L + 1].
+
+        The latter is the log-probability of no call at any decision before, and of the backbone's words up to there.
+        """
+        choices: Tensor = self.computer.choose(pooled, keys, self.computer.allowed(), self.computer.biases())
+        decided = torch.where(batch.decisions, choices[..., 0], torch.zeros_like(choices[..., 0]))
+        return choices, torch.nn.functional.pad((decided + batch.base).cumsum(1), (1, 0))
 
     def _pooled(self, batch: CallBatch, asked: Tensor) -> Tensor:
         """The selector's states [B, L, width] where bool [B, L] asks for them, elsewhere anything."""
@@ -486,13 +517,14 @@ class MarginalObjective:
         before: Tensor,
         labellings: Tensor,
         flat: list[tuple[int, Explanation]],
+        reading_weight: float,
     ) -> tuple[Tensor, Tensor]:
         """[B] log-likelihoods: the sum over sequences of calls that do not overlap, by as many rounds as calls can follow.
 
         Beside it [B] log-probabilities of the calls alone, those of a row summed.
 
         Args:
-            choices: [B, L, 1 + programs]. before: [B, L + 1], see :meth:`score`. labellings: [X] of the calls ``flat``.
+            choices, before: see :meth:`_choices`. labellings: [X] of the calls ``flat``.
         """
         device, length = choices.device, choices.shape[1]
         leads, ends = self.computer.writer.lead_scores(pooled), self.computer.writer.end_scores(pooled)
@@ -501,10 +533,9 @@ class MarginalObjective:
         last = start + torch.tensor([x.length for _, x in flat], device=device)
         program = torch.tensor([x.program for _, x in flat], device=device)
         lead = torch.tensor([x.lead for _, x in flat], device=device)
-        weight = self.computer.reading_weight
-        if weight < 1:
+        if reading_weight < 1:
             shares = torch.tensor([-log(x.candidates) if x.read is None else x.read for _, x in flat], device=device)
-            labellings = weight * labellings + (1 - weight) * shares
+            labellings = reading_weight * labellings + (1 - reading_weight) * shares
         call = choices[row, start, 1 + program] + labellings + leads[row, start, lead]
         closing = torch.tensor(batch.ends, device=device)[row] == last + 1
         inside = last.clamp(max=length - 1)
@@ -545,16 +576,35 @@ class MarginalObjective:
         alone = torch.where(explained, weighed, total)
         return torch.cat([alone[:, None], terms[:, 1:]], dim=1).logsumexp(1), calls
 
-    @torch.no_grad()
-    def readings(self, batch: CallBatch) -> list[list[float]]:
-        """Log-probability with which the reader reads each explanation of each row, if its program is called there."""
+    def weighed(self, batch: CallBatch) -> list[list[Explanation]]:
+        """The explanations of each row that are not negligible, with how the reader reads them: the first half of a step of EM.
+
+        What is left out has too small a part in p(reply) to teach anything, and would cost what the others cost.
+        Source: Neal & Hinton, A view of the EM algorithm that justifies incremental, sparse, and other variants, 1998.
+        """
+        computer = self.computer
         flat = [(row, explanation) for row, found in enumerate(batch.explanations) for explanation in found]
-        asked = torch.zeros_like(batch.decisions)
-        for row, explanation in flat:
-            asked[row, explanation.start] = True
-        found = self._labellings(batch, self._pooled(batch, asked), self.computer.keys(), flat).tolist() if flat else []
-        rows = iter(found)
-        return [[next(rows) for _ in explanations] for explanations in batch.explanations]
+        if not flat:
+            return [[] for _ in batch.explanations]
+        with torch.no_grad():
+            pooled = self._pooled(batch, batch.decisions)
+            keys = computer.keys()
+            choices, before = self._choices(batch, pooled, keys)
+            read = self._labellings(batch, pooled, keys, flat)
+            even = torch.tensor([1 / one.candidates for _, one in flat], dtype=read.dtype, device=read.device)
+            shares = ((1 - EVEN) * read.exp() + EVEN * even).log()
+        with torch.enable_grad():
+            # The part of an explanation in the sum is the slope of the sum's logarithm against the explanation's.
+            leaf = shares.clone().requires_grad_()
+            likelihoods, _ = self._sum_over_calls(batch, choices, pooled, before, leaf, flat, reading_weight=1.0)
+            (parts,) = torch.autograd.grad(likelihoods.sum(), leaf)
+        found = iter(zip(shares.tolist(), parts.tolist(), strict=True))
+        rows = []
+        for explanations in batch.explanations:
+            told = [(replace(one, read=share), part) for one, (share, part) in zip(explanations, found, strict=False)]
+            least = NEGLIGIBLE * max((part for _, part in told), default=0.0)
+            rows.append([one for one, part in told if part >= least])
+        return rows
 
     def _labellings(
         self, batch: CallBatch, pooled: Tensor, keys: Tensor, flat: list[tuple[int, Explanation]]

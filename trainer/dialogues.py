@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from random import Random
@@ -397,6 +397,7 @@ class DialogueGenerator:
 
     Args:
         seed, split, digits, list_length, programs, library: as for :class:`~neurallib.trainer.tasks.RequestGenerator`.
+        emphasis: program → how many times as often as others it is asked for where a message is one request alone.
 
     Raises:
         TaskError: a program without phrasings, an unknown split, or a range that is none.
@@ -410,8 +411,15 @@ class DialogueGenerator:
         list_length: tuple[int, int] = (2, 8),
         programs: Sequence[str] | None = None,
         library: Any | None = None,
+        emphasis: Mapping[str, int] | None = None,
     ):
         self._requests = RequestGenerator(seed, split, digits, list_length, programs, library)
+        self.emphasis = dict(emphasis or {})
+        for program, times in self.emphasis.items():
+            if program not in self._requests.programs or not isinstance(times, int) or times < 1:
+                raise TaskError(
+                    f"emphasis has {program!r}: {times!r}; expected a program that is asked for, and a whole number from 1 on"
+                )
         self.seed = seed
         self.split = split
         self.programs = self._requests.programs
@@ -510,9 +518,16 @@ class DialogueGenerator:
 
     def _in_rounds(self, programs: tuple[str, ...], rank: int) -> tuple[str, int]:
         """Program and wording of the request of a rank: rounds of all of them, each in an order of its own."""
-        turn, place = divmod(rank, sum(map(self._requests.wordings, programs)))
+        times = [self.emphasis.get(program, 1) for program in programs]
+        counts = [self._requests.wordings(program) for program in programs]
+        turn, place = divmod(rank, sum(a * b for a, b in zip(times, counts, strict=True)))
         if (programs, turn) not in self._orders:
-            every = [(program, number) for program in programs for number in range(self._requests.wordings(program))]
+            every = [
+                (program, number)
+                for program, count, again in zip(programs, counts, times, strict=True)
+                for number in range(count)
+                for _ in range(again)
+            ]
             random_of(self.seed, self.split, "wordings", turn).shuffle(every)
             self._orders[programs, turn] = every
         return self._orders[programs, turn][place]

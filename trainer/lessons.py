@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import multiprocessing
 import os
 import random
@@ -32,6 +31,7 @@ from .dialogues import Dialogue, DialogueGenerator, DialogueShares
 from .features import Conversation, FeatureCache
 from .recipe import Recipe, RecipeError
 from .shipping import LOW_RANK
+from .wording import TaskError
 
 SYSTEM_MESSAGES = (
     "You are a helpful assistant.",
@@ -57,12 +57,14 @@ class Lesson:
         explanations: the calls that explain its reply; none for a conversation in which nothing is called.
         alone: the backbone alone explains the reply, too. Not where calls were given, or where ``alone_weight`` is 0: an answer
             that it says nearly as well ("2") would otherwise keep a call from being learned at all.
+        features_of: the part of the conversation whose features were made, if some explanations were left out since.
     """
 
     dialogue: Dialogue
     conversation: Conversation
     explanations: tuple[Explanation, ...]
     alone: bool = True
+    features_of: Conversation | None = None
 
     def heard(self, end: int | None) -> Conversation:
         """What the heads must see of the conversation, and the backbone compute.
@@ -73,6 +75,8 @@ class Lesson:
         Args:
             end: the token that ends a turn.
         """
+        if self.features_of is not None:
+            return self.features_of
         tokens, prompt = self.conversation.tokens, self.conversation.prompt
         whole = (prompt - 1, len(tokens) - 1 - prompt)
         if self.alone or not self.explanations or tokens[-1] != end:
@@ -296,14 +300,10 @@ def collate(items: Sequence[dict[str, Any]]) -> dict[str, CallBatch]:
     }
 
 
-EVEN = 0.05
-"""What an even reading of all candidates counts beside the reader's: it may be wrong."""
-
-
 def weighed(
     lessons: Lessons, process: int = 0, processes: int = 1, batch_size: int = 32
 ) -> list[tuple[int, tuple[Explanation, ...]]]:
-    """The explanations of lessons, each with how the heads' reader reads it: the first half of a step of EM.
+    """The explanations of lessons as the heads see them: see :meth:`MarginalObjective.weighed`.
 
     Args:
         process, processes: of the lessons that have explanations, every ``processes``-th from ``process`` on is weighed.
@@ -320,10 +320,7 @@ def weighed(
         for start in range(0, len(numbers), batch_size):
             chosen = numbers[start : start + batch_size]
             batch = collate([lessons[number] for number in chosen])["batch"].to(lessons.computer.offsets.device)
-            for number, readings in zip(chosen, objective.readings(batch), strict=True):
-                pairs = zip(lessons.lessons[number].explanations, readings, strict=True)
-                shares = ((one, math.log((1 - EVEN) * math.exp(read) + EVEN / one.candidates)) for one, read in pairs)
-                found.append((number, tuple(dataclasses.replace(one, read=share) for one, share in shares)))
+            found += zip(chosen, map(tuple, objective.weighed(batch)), strict=True)
             bar.update(len(chosen))
     lessons.computer.train(training)
     return found
@@ -340,7 +337,11 @@ def conversations(writer: LessonWriter, split: str, count: int, directory: Path)
         shares = DialogueShares(**recipe.shares)
     except TypeError as error:
         raise RecipeError(f"shares has kinds that there are not: {error}") from error
-    generator = DialogueGenerator(recipe.seed, split=split, programs=recipe.asked_programs())  # type: ignore[arg-type]
+    emphasis = recipe.emphasis if split == "train" else {}
+    try:
+        generator = DialogueGenerator(recipe.seed, split, programs=recipe.asked_programs(), emphasis=emphasis)  # type: ignore[arg-type]
+    except TaskError as error:
+        raise RecipeError(str(error)) from error
     dialogues = list(generator.dialogues(count, shares))
     draws = [random.Random(f"{recipe.seed}:{split}:{number}") for number in range(count)]
     systems = [draw.choice(SYSTEM_MESSAGES) if draw.random() < 0.25 else None for draw in draws]
@@ -506,7 +507,7 @@ def restored(dialogue: Dialogue, conversation: Conversation, alone: bool, stored
     return Lesson(dialogue, conversation, tuple(explanations), alone)
 
 
-SEARCH = 5
+SEARCH = 6
 """Version of the search, by which what earlier versions found is told apart."""
 
 _WORK: Callable[[Sequence[int]], list[Any]] | None = None

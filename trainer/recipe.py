@@ -63,6 +63,7 @@ class Recipe:
         output: folder of checkpoints and of the trained heads.
         examples: conversations drawn. shares: parts of them of each kind of :class:`DialogueShares`, by name; the rest are
             plain requests.
+        emphasis: program → how many times as often as others plain requests of training ask for it.
         replies: general conversations whose reply is written by the backbone first, so that the gate learns to stay shut
             within replies.
         sentence_share: part of the plain requests whose reply is a sentence of the backbone's, with the result put in;
@@ -95,6 +96,7 @@ class Recipe:
     output: str = "runs/smollm2-135m"
     examples: int = 7_000
     shares: dict[str, float] = field(default_factory=dict)
+    emphasis: dict[str, int] = field(default_factory=dict)
     replies: int = 300
     reply_tokens: int = 32
     sentence_share: float = 0.08

@@ -38,6 +38,8 @@ _TEXT_RESULTS = {"reverse_text", "compare", "is_prime", "sort_ascending", "sort_
 
 
 def _joined(numbers: Sequence[str], separator: str, last: str, owner: int) -> list[Segment]:
+    if separator == "," and any("," in number for number in numbers):
+        separator = last = ", "
     segments: list[Segment] = [(numbers[0], owner)]
     for position, number in enumerate(numbers[1:], 2):
         segments += [(last if position == len(numbers) else separator, _FIXED), (number, owner)]

@@ -248,7 +248,10 @@ def _train_heads(
     if recipe.weigh_explanations:
         read = dict(gather_object(weighed(training, arguments.process_index, arguments.world_size)))
         for number, explanations in read.items():
-            lessons[number] = dataclasses.replace(lessons[number], explanations=explanations)
+            lesson = lessons[number]
+            lessons[number] = dataclasses.replace(
+                lesson, explanations=explanations, features_of=lesson.heard(training.end)
+            )
         training = Lessons(lessons, training.cache, model.computer)
     torch.manual_seed(recipe.seed)  # whatever was sampled before
     trainer = NeuralLibTrainer(

@@ -68,16 +68,23 @@ def random_of(*parts: object) -> Random:
     return Random(int.from_bytes(sha256("\0".join(map(str, parts)).encode()).digest(), "big"))
 
 
-_GROUPED = {program for program, names in PARAMETERS.items() if names in (("a", "b"), ("n",))}
+_GROUPED = {("a", "b"): 0.15, ("n",): 0.15, ("numbers",): 0.08}
+"""Parameters → how often their numbers are written with a comma before the last three digits."""
 _IN_CODE = re.compile(r"[(\[{,=*/+^%:-]\s*$")
 
 
 def _grouped(value: str | list[str], places: Sequence[tuple[str, str]]) -> str | list[str]:
-    """A number of four to six digits with a comma before the last three, where no other comma or code is beside it."""
-    if isinstance(value, list) or not value.isdecimal() or not 4 <= len(value) <= 6:
+    """Numbers of four to six digits with a comma before the last three, where no other comma or code is beside them."""
+    if isinstance(value, list):
+        places = [(before.removesuffix(": "), after) for before, after in places]
+    if any(_IN_CODE.search(before) or after[:1] in (",", ")", "]") for before, after in places):
         return value
-    in_code = any(_IN_CODE.search(before) or after[:1] in (",", ")", "]") for before, after in places)
-    return value if in_code else f"{value[:-3]},{value[-3:]}"
+    return [_in_groups(number) for number in value] if isinstance(value, list) else _in_groups(value)
+
+
+def _in_groups(number: str) -> str:
+    digits = number.lstrip("-")
+    return f"{number[:-3]},{number[-3:]}" if digits.isdecimal() and 4 <= len(digits) <= 6 else number
 
 
 class RequestGenerator:
@@ -205,7 +212,7 @@ class RequestGenerator:
 
     def _drawn_values(self, rng: Random, program: str, wording: Wording) -> Values:
         values = DRAWERS[program](Draw(rng, self.digits, self.list_length, program), wording)
-        if program in _GROUPED and rng.random() < 0.15:
+        if rng.random() < _GROUPED.get(PARAMETERS.get(program, ()), 0.0):
             return {name: _grouped(value, wording.places(name)) for name, value in values.items()}
         return values
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass
-from pathlib import Path
 
 from .errors import CompileError
 from .parse import TypedFunction, signature
@@ -35,9 +34,6 @@ _OPERATIONS: dict[type[ast.operator], str] = {
     ast.LShift: "shift_left",
     ast.RShift: "shift_right",
 }
-
-_PROGRAMS = (Path(__file__).parent.parent / "programs").resolve()
-"""The standard library's sources, in which ``chr`` is given nothing but digits."""
 
 LITERAL = 'text "'
 """How the labels of routines that build a literal text begin."""
@@ -1006,11 +1002,7 @@ class _Lowering:
 
     def built_in_chr(self, node: ast.Call, into: int | None) -> int:
         register = self.value(node.args[0])
-        path = self.function.origin.file.path
-        if path is not None and path.resolve().parent == _PROGRAMS:
-            self.not_negative(register)
-        else:
-            self.code_point(register)
+        self.code_point(register)
         return register
 
     def built_in_str(self, node: ast.Call, into: int | None) -> int:

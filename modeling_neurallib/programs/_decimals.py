@@ -7,7 +7,7 @@ Restricted Python: what the programs share whose numbers need not be whole.
 
 from __future__ import annotations
 
-from ._numbers import NOT_A_NUMBER, magnitude, without_groups, without_zeros
+from ._numbers import NOT_A_NUMBER, after_groups, magnitude, without_groups, without_zeros
 from ._text import after_digits, after_separators, after_spaces, before_spaces
 
 NOT_WHOLE = "not a whole number"
@@ -57,20 +57,37 @@ def decimal_between(text: str, start: int, end: int) -> str:
 def read_decimals(text: str) -> list[str]:
     """The numbers in a text, separated by spaces, commas, semicolons, brackets, new lines or the word "and".
 
-    The list [""] if there is anything else in it.
+    The list [""] if there is anything else in it. Digits may be in groups of three where not only commas separate numbers:
+    "1,250 and 3,400" are two numbers, "100,200,300" are three.
     """
     numbers: list[str] = []
     i = after_separators(text, 0)
+    may_have_groups = after_separators(text, _after_commas(text, i)) < len(text)
     while i < len(text):
-        end = after_digits(text, i + 1)
+        digits = after_digits(text, i + 1)
+        end = digits
+        if may_have_groups and digits + 1 < len(text) and text[digits] == "," and "0" <= text[digits + 1] <= "9":
+            first = i
+            if text[i] == "-" or text[i] == "+":
+                first = i + 1
+            end = max(digits, after_groups(text, first))
+        has_groups = end > digits
         if end + 1 < len(text) and text[end] == "." and "0" <= text[end + 1] <= "9":
             end = after_digits(text, end + 1)
-        number = decimal_between(text, i, end)
+        number = read_decimal(text[i:end]) if has_groups else decimal_between(text, i, end)
         i = after_separators(text, end)
         if number == "" or (i == end and i < len(text)):
             return [""]
         numbers.append(number)
     return numbers
+
+
+def _after_commas(text: str, start: int) -> int:
+    """The position of the first character from ``start`` on that is no part of numbers with nothing but commas between them."""
+    i = start
+    while i < len(text) and ("0" <= text[i] <= "9" or text[i] in ",.-+"):
+        i += 1
+    return i
 
 
 def whole_problem(number: str) -> str:
@@ -80,6 +97,13 @@ def whole_problem(number: str) -> str:
     if places_of(number) > 0:
         return NOT_WHOLE
     return ""
+
+
+def problem_with_pair(x: str, y: str) -> str:
+    """Why one of two numbers that ``read_decimal`` found is no whole number; an empty text if both are."""
+    if whole_problem(x) != "":
+        return whole_problem(x)
+    return whole_problem(y)
 
 
 def places_of(number: str) -> int:

@@ -20,19 +20,40 @@ def without_groups(text: str) -> str:
     if text != "" and (text[0] == "-" or text[0] == "+"):
         start = 1
     comma = after_digits(text, start)
-    if comma == len(text) or comma == start or comma > start + 3 or text[start] == "0":
+    end = after_groups(text, start)
+    if end == comma or (end < len(text) and text[end] != "."):
         return text
     whole = text[:comma]
-    while comma < len(text) and text[comma] != ".":
-        if text[comma] != "," or after_digits(text, comma + 1) != comma + 4:
-            return text
+    while comma < end:
         whole += text[comma + 1 : comma + 4]
         comma += 4
-    return whole + text[comma:]
+    return whole + text[end:]
+
+
+def after_groups(text: str, start: int) -> int:
+    """The position behind the digits from ``start`` on and the groups of three digits, each after a comma, that go on with them.
+
+    Behind the digits alone where what follows are no groups: in "0,125", "1250,300" and "1,250,3".
+    """
+    digits = after_digits(text, start)
+    if digits == start or digits > start + 3 or text[start] == "0":
+        return digits
+    end = digits
+    while end < len(text) and text[end] == ",":
+        group = after_digits(text, end + 1)
+        if group == end + 1:
+            return end
+        if group != end + 4:
+            return digits
+        end = group
+    return end
 
 
 def problem_with(numbers: list[str]) -> str:
-    """What is wrong with a list of numbers that was read, which is [""] where there is anything else; an empty text if nothing is."""
+    """What is wrong with a list of numbers that was read; an empty text if nothing is.
+
+    Where there was anything else in the text, the list is [""].
+    """
     if len(numbers) == 0:
         return NO_NUMBERS
     if numbers[0] == "":

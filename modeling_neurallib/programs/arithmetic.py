@@ -101,8 +101,8 @@ def remainder(a: str, b: str) -> str:
 def power(a: str, b: str) -> str:
     """Raise the first number to the power of the second.
 
-    By binary powering, exactly: for a negative exponent a decimal where that ends, else a fraction such as 1/9. "not a whole number"
-    if the exponent is none, "too large" if it has more than five digits, or three below 0.
+    By binary powering, exactly: for a negative exponent a decimal where that ends, else a fraction such as 1/9.
+    "not a whole number" if the exponent is none, "too large" if it has more than five digits, or three below 0.
     """
     x = read_decimal(a)
     y = read_decimal(b)

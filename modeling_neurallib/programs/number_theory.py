@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._decimals import read_decimal, whole_problem
+from ._decimals import problem_with_pair, read_decimal, whole_problem
 from ._limbs import (
     add_limbs,
     base_for,
@@ -27,10 +27,8 @@ def greatest_common_divisor(a: str, b: str) -> str:
     """The greatest common divisor of two whole numbers (highest common factor)."""
     x = read_decimal(a)
     y = read_decimal(b)
-    if whole_problem(x) != "":
-        return whole_problem(x)
-    if whole_problem(y) != "":
-        return whole_problem(y)
+    if problem_with_pair(x, y) != "":
+        return problem_with_pair(x, y)
     base = base_for(len(x) + len(y))
     return text_of(gcd_limbs(limbs_of(x, base), limbs_of(y, base), base), base)
 
@@ -39,10 +37,8 @@ def least_common_multiple(a: str, b: str) -> str:
     """The least common multiple of two whole numbers."""
     x = read_decimal(a)
     y = read_decimal(b)
-    if whole_problem(x) != "":
-        return whole_problem(x)
-    if whole_problem(y) != "":
-        return whole_problem(y)
+    if problem_with_pair(x, y) != "":
+        return problem_with_pair(x, y)
     if x == "0" or y == "0":
         return "0"
     base = base_for(len(x) + len(y))

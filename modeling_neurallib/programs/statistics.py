@@ -1,7 +1,8 @@
 """Figures of a list of numbers of any length, whole or with decimals.
 
-The numbers stand in a text, separated by spaces, commas, semicolons, brackets, new lines or the word "and". Other text
-gives "not a number", a text without numbers "no numbers".
+The numbers stand in a text, separated by spaces, commas, semicolons, brackets, new lines or the word "and"; where not only
+commas separate them, their digits may be in groups: "1,250 and 3,400". Other text gives "not a number", a text without numbers
+"no numbers".
 """
 
 from __future__ import annotations

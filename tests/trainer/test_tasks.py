@@ -42,9 +42,9 @@ def check(example: Example) -> None:
         texts = [example.prompt[start:end] for start, end in pieces]
         assert ", ".join(texts) == argument, example
         assert all(text and text == text.strip() for text in texts), example
-        assert " ".join(texts) == argument or " ".join(texts) == argument.replace(",", ""), example
+        assert " ".join(texts) == argument or " ".join(texts) == argument.replace(", ", " "), example
         if example.program is not None and PARAMETERS[example.program] == ("numbers",):
-            assert all(re.fullmatch(r"-?\d+(\.\d+)?", text) for text in texts), example
+            assert all(re.fullmatch(r"-?\d+(,\d{3})?(\.\d+)?", text) for text in texts), example
             # What stands between the numbers never makes one of them longer.
             edges = [(example.prompt[:start][-1:], example.prompt[end:][:1]) for start, end in pieces]
             assert not any(before.isdigit() or after.isdigit() for before, after in edges), example
