@@ -131,6 +131,13 @@ class NeuralLibTrainingArguments(TrainingArguments):
             "numbers, which are measured before training: lists longer than any that was trained on are then read; ≥ 0."
         },
     )
+    end_drift_directions: int = field(
+        default=0,
+        metadata={
+            "help": "So many more, in which what the chat template puts behind a message drifts with the length of a list in it: a "
+            "program is then called on a longer list as on a short one; ≥ 0."
+        },
+    )
     whitening: float = field(
         default=0.0,
         metadata={
@@ -204,7 +211,8 @@ class NeuralLibTrainingArguments(TrainingArguments):
         share_of_labels(self.supervision)
         for name, least in (
             ("prompt_weight", 0), ("stretch", 1), ("budget", 1), ("most_explanations", 1), ("sample_size", 0), ("sample_steps", 1),
-            ("retention", 0), ("redescribe_steps", 1), ("drift_directions", 0), ("whitening", 0),
+            ("retention", 0), ("redescribe_steps", 1), ("drift_directions", 0),
+            ("end_drift_directions", 0), ("whitening", 0),
         ):  # fmt: skip
             if getattr(self, name) < least:
                 raise TrainingArgumentsError(f"{name} is at least {least}, found {getattr(self, name)}")

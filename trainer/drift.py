@@ -7,12 +7,17 @@ projection is orthogonal to it reads the sixtieth number as the fourth. The sele
 
 With s_k the features of the k-th number of a list (and, likewise, of the token after it), rows s̄_{k…k+7} − s̄_{1…7} for k = 8, 16, …
 over all lists make a matrix; its first right singular vectors are the directions.
+
+So it is with the end of the prompt, where calls are decided: what a chat template puts behind a message has another state behind a
+long list than behind a short one. With s_p the features of the p-th token behind a list and s̄_p their mean over short lists, rows
+s_p − s̄_p make another matrix.
 Related: Song & Zhong, Uncovering hidden geometry in Transformers via disentangling position and context, 2023.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,54 +30,73 @@ from .arguments import TrainingArgumentsError
 
 LISTS = 96
 LENGTHS = (48, 64, 80)
+SHORT = (2, 3, 4, 5, 6, 7, 8)
+"""As long as the lists that training knows."""
 SEPARATORS = (", ", " ", ", ", "\n", ",", "; ")
 WINDOW = 8
-"""Numbers whose mean state is compared with that of a list's beginning, as long as the lists that training knows."""
+"""Numbers whose mean state is compared with that of a list's beginning."""
 
 
-def random_lists(seed: int = 0) -> list[str]:
+def random_lists(seed: int = 0, lengths: Sequence[int] = LENGTHS) -> list[str]:
     """Lists of random numbers of at most one to four digits, without a word around them."""
     draw = random.Random(f"drift:{seed}")
     texts = []
     for _ in range(LISTS):
         most = 10 ** draw.randint(1, 4)
-        texts.append(draw.choice(SEPARATORS).join(str(draw.randrange(most)) for _ in range(draw.choice(LENGTHS))))
+        texts.append(draw.choice(SEPARATORS).join(str(draw.randrange(most)) for _ in range(draw.choice(lengths))))
     return texts
 
 
 @torch.no_grad()
-def drift_directions(model: NeuralLibForCausalLM, tokenizer: Any, count: int) -> Tensor:
-    """The directions, orthonormal, in which features drift most: float32 [count, len(feature_layers)·H].
+def drift_directions(model: NeuralLibForCausalLM, tokenizer: Any, count: int, ends: int = 0) -> Tensor:
+    """The directions, orthonormal, in which features drift most: float32 [count + ends, len(feature_layers)·H].
 
     Args:
         model: its backbone reads :func:`random_lists`, about 28,000 tokens, as a user's message where there is a chat template.
-        count: how many; at most as many as the lists leave (about 1,300) and as features have dimensions.
+        count: how many along lists; at most as many as the lists leave (about 1,300) and as features have dimensions.
+        ends: how many of the end of the prompt behind a list, besides; none where nothing stands behind a message.
     Raises:
         TrainingArgumentsError: the context is too short for a list.
     """
-    table, rows = model.computer.table, []
+    along: list[Tensor] = []
+    behind: list[Tensor] = []
     for text in random_lists():
-        tokens = _tokens(tokenizer, text)[: model.config.max_position_embeddings]
-        output = model.model(
-            torch.tensor([tokens], device=model.device), use_cache=False, decide_calls=False, output_hidden_states=True
-        )
-        features = model.model.features(output.hidden_states)[0].float()
-        characters = table.characters(tokens)
-        goes_on = table.goes_on(np.array([tokens]), np.array([-1]))[0]
-        number = np.zeros(len(tokens), dtype=bool)
-        number[characters.tokens[characters.digits]] = True
-        behind = np.append(False, number[:-1]) & ~number
-        for chosen in (number & ~goes_on, behind):
+        features, number, goes_on = _read(model, tokenizer, text)
+        after = np.append(False, number[:-1]) & ~number
+        for chosen in (number & ~goes_on, after):
             states = features[torch.from_numpy(chosen)]
             beginning = states[1:WINDOW].mean(0)
             windows = range(WINDOW, len(states) - WINDOW + 1, WINDOW)
-            rows += [states[start : start + WINDOW].mean(0) - beginning for start in windows]
-    if not rows:
+            along += [states[start : start + WINDOW].mean(0) - beginning for start in windows]
+        behind.append(features[int(number.nonzero()[0][-1]) + 1 :])
+    if not along:
         raise TrainingArgumentsError(
             f"drift_directions: a context of {model.config.max_position_embeddings} tokens holds no list of {2 * WINDOW} numbers "
             "to measure the drift on; leave it at 0"
         )
-    return torch.linalg.svd(torch.stack(rows), full_matrices=False).Vh[:count]
+    directions = torch.linalg.svd(torch.stack(along), full_matrices=False).Vh[:count]
+    if not ends or not min(map(len, behind)):
+        return directions
+    short = []
+    for text in random_lists(1, SHORT):
+        features, number, _ = _read(model, tokenizer, text)
+        short.append(features[int(number.nonzero()[0][-1]) + 1 :])
+    rows = (torch.stack(behind) - torch.stack(short).mean(0)).flatten(0, 1)
+    rows = rows - (rows @ directions.T) @ directions
+    return torch.cat([directions, torch.linalg.svd(rows, full_matrices=False).Vh[:ends]])
+
+
+def _read(model: NeuralLibForCausalLM, tokenizer: Any, text: str) -> tuple[Tensor, np.ndarray, np.ndarray]:
+    """What the backbone makes of a message: features [L, ·], which tokens hold digits, and which go on with a number."""
+    tokens = _tokens(tokenizer, text)[: model.config.max_position_embeddings]
+    output = model.model(
+        torch.tensor([tokens], device=model.device), use_cache=False, decide_calls=False, output_hidden_states=True
+    )
+    characters = model.computer.table.characters(tokens)
+    number = np.zeros(len(tokens), dtype=bool)
+    number[characters.tokens[characters.digits]] = True
+    goes_on = model.computer.table.goes_on(np.array([tokens]), np.array([-1]))[0]
+    return model.model.features(output.hidden_states)[0].float(), number, goes_on
 
 
 def _tokens(tokenizer: Any, text: str) -> list[int]:

@@ -179,7 +179,7 @@ class NeuralLibTrainer(Trainer):
         if self.ours.whitening:
             self._check_whitening()
         self._drift: Tensor | None = None
-        if self.ours.drift_directions:
+        if self.ours.drift_directions or self.ours.end_drift_directions:
             self._blind_the_heads()
         if self.ours.tuned_programs is not None:
             self.add_callback(OtherKeysStay(self.language_model.computer, self.ours.tuned_programs))
@@ -198,7 +198,9 @@ class NeuralLibTrainer(Trainer):
                 f"drift_directions changes projections that train={self.trained!r} leaves as they are: leave it at 0"
             )
         self.language_model.to(self._args.device)  # type: ignore[arg-type]  # the stub of transformers
-        self._drift = drift_directions(self.language_model, self._tokenizer, self.ours.drift_directions)
+        self._drift = drift_directions(
+            self.language_model, self._tokenizer, self.ours.drift_directions, self.ours.end_drift_directions
+        )
         blind_by_themselves = self._to_whiten() if self.ours.whitening else []
         for linear in learning:
             if not any(linear is one for one in blind_by_themselves):

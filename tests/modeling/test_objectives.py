@@ -14,6 +14,7 @@ from neurallib.modeling_neurallib.dense_objective import DenseObjectiveError, so
 from neurallib.modeling_neurallib.labelling import argument_texts
 from neurallib.modeling_neurallib.objective import (
     decimal_pieces,
+    grouped_pieces,
     longer_numbers,
     number_pieces,
     pieces_text,
@@ -237,6 +238,26 @@ def test_lists_of_decimals_are_searched() -> None:
     assert told[1] == ["2.5 3.1 4", "2.5 3.1", "3.1 4"]
     text = " 1.5 2.25 3\n"
     assert {"1.5 2.25 3", "1.5", "2.25"} <= {text[start:end] for start, end in result_spans(text)}
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("1,250 and 3,400.5", ["1,250", "3,400.5"]),
+        ("-1,234,567; 8", ["-1,234,567", "8"]),
+        ("1,25 0,125 1250,300", ["1", "25", "0", "125", "1250", "300"]),
+        ("1, 250 1.250", ["1", "250", "1.250"]),
+        ("", []),
+    ],
+)
+def test_commas_join_groups_of_three_digits(text: str, pieces: list[str]) -> None:
+    assert [text[start:end] for start, end in grouped_pieces(text, decimal_pieces(text, number_pieces(text)))] == pieces
+
+
+def test_lists_are_searched_with_groups_and_without() -> None:
+    _, runs, *_ = proposals("1,250, 7 8", 1)
+    told = [pieces_text("1,250, 7 8", labelling[0]) for labelling in runs]
+    assert told == ["1 250 7 8", "1 250 7", "1 250", "250 7 8", "250 7", "7 8", "1,250 7 8", "1,250 7"]
 
 
 def test_longer_numbers_are_searched(tiny_library: Any) -> None:

@@ -333,6 +333,30 @@ def test_numbers_may_be_in_groups_of_three(a: int, b: int) -> None:
     check("compare", f"{a:,}.5", f"{b:,}", expected="greater" if a + (0.5 if a >= 0 else -0.5) > b else "less")
 
 
+@quick
+@given(
+    st.lists(st.integers(-(10**8), 10**8), min_size=2, max_size=6),
+    st.sampled_from([" ", ", ", "; ", " and ", "\n", " , ", "), ("]),
+    st.booleans(),
+)
+def test_lists_may_hold_numbers_in_groups_of_three(values: list[int], separator: str, pointed: bool) -> None:
+    text = separator.join(f"{value:,}{'.5' * pointed}" for value in values)
+    exact = [Fraction(value) + pointed * (Fraction(1, 2) if f"{value}"[0] != "-" else -Fraction(1, 2)) for value in values]
+    total = sum(exact)
+    check("count_numbers", text, expected=str(len(values)))
+    check("sum_numbers", text, expected=str(total) if total.denominator == 1 else f"{float(total):.1f}")
+    check("count_numbers", f"[{text}]", expected=str(len(values)))
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("100,200,300", "300 200 100"), ("[1,250]", "250 1"), ("1,250,", "250 1"), ("-1,250", "250 -1"), ("1,250.5,7", "7 250.5 1"),
+    ("1,250 7", "7 1250"), ("7 1,250,3", "3 250 1 7"), ("0,125 7", "7 125 0"), ("1250,300 7", "7 300 1250"),
+    ("1,2500 7", "7 2500 1"), ("+1,250.50 7", "7 1250.5"), ("1,25 7", "7 25 1"), ("1,250, 7", "7 1250"),
+])  # fmt: skip
+def test_commas_in_lists_group_digits_or_separate(text: str, expected: str) -> None:
+    check("reverse_list", text, expected=expected)
+
+
 @pytest.mark.parametrize("text", [
     "", "x", "1 2", "--1", "- 1", "1e5", "1,00", "0,125", "01,250", "1,2500", ",125", "1,234,", "1,,234", "1 ,234", "٣", "5-",
     "+", "−5", ".", "5.", "1.2.3", "1.-5", "-.", "1,2.5", "1.234,567", "1 .5",

@@ -307,3 +307,25 @@ def test_a_line_that_cannot_be_used_is_named(name, line, message, tmp_path, monk
     with pytest.raises(TaskError, match=re.escape(message)) as raised:
         read.__wrapped__("all")
     assert f"{name}.txt, line 2" in str(raised.value)
+
+
+def test_programs_are_asked_for_as_often_as_emphasis_says(library):
+    asked = ["add", "subtract", "is_prime"]
+    shares = DialogueShares(**NONE)
+    generator = DialogueGenerator(0, programs=asked, library=library, emphasis={"subtract": 3})
+    counts = Counter(step.program for dialogue in generator.dialogues(900, shares) for step in dialogue.steps)
+    wordings = {program: len(wording.select(program, "train")) for program in asked}
+    whole = wordings["add"] + 3 * wordings["subtract"] + wordings["is_prime"]
+    for program, times in (("add", 1), ("subtract", 3), ("is_prime", 1)):
+        assert abs(counts[program] / 900 - times * wordings[program] / whole) < 0.06
+    plain = [
+        list(DialogueGenerator(0, programs=asked, library=library, emphasis=emphasis).dialogues(40, shares))
+        for emphasis in (None, {"add": 1})
+    ]
+    assert plain[0] == plain[1]
+
+
+@pytest.mark.parametrize("emphasis", [{"subtrakt": 2}, {"add": 0}, {"add": 1.5}, {"power": 2}])
+def test_emphasis_that_cannot_be_given(emphasis, library):
+    with pytest.raises(TaskError, match=f"emphasis has '{next(iter(emphasis))}'.*expected a program that is asked for"):
+        DialogueGenerator(0, programs=["add"], library=library, emphasis=emphasis)

@@ -60,30 +60,57 @@ def test_what_is_measured_is_behind_numbers(tiny_model: NeuralLibForCausalLM, ti
     torch.testing.assert_close(first.abs(), torch.eye(12)[1], atol=1e-5, rtol=0)
 
 
+def test_what_stands_behind_a_list_drifts_with_its_length(
+    tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbers move along one direction with their place, what the chat template puts behind them along another one."""
+    draw = torch.Generator().manual_seed(5)
+
+    def backbone(tokens: Tensor, **_: Any) -> SimpleNamespace:
+        digits = tiny_model.computer.table.characters(tokens[0].tolist())
+        last = int(digits.tokens[digits.digits][-1])
+        places = torch.arange(tokens.shape[1], dtype=torch.float32)[None, :, None]
+        behind = (places > last).float()
+        states = 0.1 * places * (1 - behind) * torch.eye(12)[1] + 0.05 * last * behind * torch.eye(12)[4]
+        return SimpleNamespace(hidden_states=states + torch.randn(1, tokens.shape[1], 12, generator=draw))
+
+    backbone.features = lambda states: states  # type: ignore[attr-defined]
+    model: Any = SimpleNamespace(
+        model=backbone, computer=tiny_model.computer, device="cpu", config=SimpleNamespace(max_position_embeddings=4096)
+    )
+    assert len(drift.drift_directions(model, tiny_tokenizer, 1)) == 1
+    directions = drift.drift_directions(model, tiny_tokenizer, 1, 1)
+    torch.testing.assert_close(directions @ directions.T, torch.eye(2), atol=1e-5, rtol=0)
+    assert abs(float(directions[0, 1])) > 0.99 and abs(float(directions[1, 4])) > 0.99
+    assert abs(float(drift.drift_directions(model, tiny_tokenizer, 0, 1)[0, 4])) > 0.99
+    monkeypatch.setattr(tiny_tokenizer, "chat_template", None)
+    assert len(drift.drift_directions(model, tiny_tokenizer, 2, 3)) == 2
+
+
 @pytest.mark.parametrize("adapter", [False, True], ids=["heads", "heads+lora"])
 def test_the_heads_stay_blind_while_they_learn(
     tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any, tmp_path: Path, adapter: bool
 ) -> None:
     model = fresh(tiny_model)
     model.computer.selector.no_call.bias.data.zero_()
-    directions = drift.drift_directions(model, tiny_tokenizer, 5)
+    directions = drift.drift_directions(model, tiny_tokenizer, 3, 2)
     assert directions.shape == (5, model.computer.reader.projection.linear.in_features)
-    before = model.computer.reader.projection.linear.weight.detach().clone()
+    before = model.computer.projection.linear.weight.detach().clone()
     assert min(seen(model.computer, directions)) > 0.01
 
-    def run(count: int) -> Any:
+    def run(count: int, ends: int) -> Any:
         trainer = NeuralLibTrainer(
-            fresh(model), arguments(tmp_path / str(count), max_steps=4, drift_directions=count), None, ROWS, None,
-            tiny_tokenizer, lora() if adapter else None,
+            fresh(model), arguments(tmp_path / f"{count} {ends}", max_steps=4, drift_directions=count, end_drift_directions=ends),
+            None, ROWS, None, tiny_tokenizer, lora() if adapter else None,
         )  # fmt: skip
         trainer.train()
         return trainer.language_model.computer
 
-    trained = run(5)
+    trained = run(3, 2)
     assert max(seen(trained, directions)) < 1e-6
     blind = before - (before @ directions.T) @ directions
-    assert (trained.reader.projection.linear.weight - blind).abs().max() > 1e-4, "it has learned nothing"
-    assert min(seen(run(0), directions)) > 0.01
+    assert (trained.projection.linear.weight - blind).abs().max() > 1e-4, "it has learned nothing"
+    assert min(seen(run(0, 0), directions)) > 0.01
 
 
 def test_a_run_that_goes_on_has_the_same_heads(
@@ -112,6 +139,8 @@ def test_what_cannot_be(tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any, t
 
     with pytest.raises(TrainingArgumentsError, match="drift_directions is at least 0, found -1"):
         start(drift_directions=-1)
+    with pytest.raises(TrainingArgumentsError, match="end_drift_directions is at least 0, found -2"):
+        start(end_drift_directions=-2)
     with pytest.raises(TrainingArgumentsError, match="that train='library_keys' leaves as they are"):
         start(train="library_keys", drift_directions=2)
     with pytest.raises(TrainingArgumentsError, match="drift_directions needs the tokenizer"):

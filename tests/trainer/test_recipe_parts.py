@@ -13,9 +13,10 @@ import pytest
 import torch
 import yaml
 from conftest import TINY_HEADS, make_base, make_tokenizer
-from neurallib.modeling_neurallib.objective import MarginalObjective
+from neurallib.modeling_neurallib import objective as objective_module
+from neurallib.modeling_neurallib.objective import EVEN, CallBatch, Explanation, MarginalObjective
 from neurallib.trainer import runs
-from neurallib.trainer.lessons import EVEN, Lessons, collate, weighed
+from neurallib.trainer.lessons import Lessons, collate, weighed
 from neurallib.trainer.recipe import Recipe, RecipeError
 from test_training import lessons  # noqa: F401  (a fixture)
 from typer.testing import CliRunner
@@ -225,6 +226,15 @@ def test_a_key_of_a_later_run_goes_before_an_argument_of_the_first(recipe: Path)
     ]
 
 
+def readings(objective: MarginalObjective, batch: CallBatch) -> list[list[float]]:
+    """Log-probability with which the reader reads each explanation of each row, if its program is called there."""
+    flat = [(row, one) for row, found in enumerate(batch.explanations) for one in found]
+    with torch.no_grad():
+        pooled = objective._pooled(batch, batch.decisions)
+        read = iter(objective._labellings(batch, pooled, objective.computer.keys(), flat).tolist())
+    return [[next(read) for _ in found] for found in batch.explanations]
+
+
 def test_explanations_are_weighed_by_the_reader(lessons: Lessons, tiny_model: NeuralLibForCausalLM) -> None:  # noqa: F811
     """The shares are the reader's probabilities, with a part of an even reading; two processes divide the work."""
     computer = tiny_model.computer
@@ -237,10 +247,50 @@ def test_explanations_are_weighed_by_the_reader(lessons: Lessons, tiny_model: Ne
     computer.eval()
     number = next(number for number in found if len(found[number]) > 1)
     batch = collate([lessons[number]])["batch"]
-    (readings,) = MarginalObjective(computer).readings(batch)
-    for one, read in zip(found[number], readings, strict=True):
-        assert one.read == pytest.approx(math.log((1 - EVEN) * math.exp(read) + EVEN / one.candidates), abs=1e-4)
-        assert dataclasses.replace(one, read=None) in lessons.lessons[number].explanations
+    ((*read,),) = readings(MarginalObjective(computer), batch)
+    told = dict(zip(lessons.lessons[number].explanations, read, strict=True))
+    for one in found[number]:
+        share = (1 - EVEN) * math.exp(told[dataclasses.replace(one, read=None)]) + EVEN / one.candidates
+        assert one.read == pytest.approx(math.log(share), abs=1e-4)
+
+
+def test_explanations_that_are_left_out_are_negligible(
+    lessons: Lessons,  # noqa: F811
+    tiny_model: NeuralLibForCausalLM,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By what each of them has to do with the likelihood, found by leaving it out."""
+    monkeypatch.setattr(objective_module, "NEGLIGIBLE", 0.2)
+    computer, objective = tiny_model.computer.eval(), MarginalObjective(tiny_model.computer)
+    computer.selector.no_call.bias.data.zero_()
+    computer.reading_weight = 0.0
+    try:
+        dropped = 0
+        for number, kept in weighed(lessons):
+            batch = collate([lessons[number]])["batch"]
+            ((*read,),) = readings(objective, batch)
+            all_of_them = [
+                dataclasses.replace(one, read=math.log((1 - EVEN) * math.exp(said) + EVEN / one.candidates))
+                for one, said in zip(batch.explanations[0], read, strict=True)
+            ]
+
+            def likelihood(explanations: list[Explanation], batch: CallBatch = batch) -> float:
+                with torch.no_grad():
+                    return float(objective.score(dataclasses.replace(batch, explanations=[explanations]))[0].double())
+
+            if len(all_of_them) == 1:
+                assert len(kept) == 1
+                continue
+            whole = likelihood(all_of_them)
+            parts = [1 - math.exp(likelihood([o for o in all_of_them if o != one]) - whole) for one in all_of_them]
+            names = {dataclasses.replace(one, read=None) for one in kept}
+            for one, part in zip(all_of_them, parts, strict=True):
+                if abs(part - 0.2 * max(parts)) > 0.01:
+                    assert (dataclasses.replace(one, read=None) in names) == (part > 0.2 * max(parts))
+                    dropped += part < 0.2 * max(parts)
+        assert dropped
+    finally:
+        computer.reading_weight = 1.0
 
 
 def test_where_nothing_is_read_the_remembered_reading_counts(
@@ -251,10 +301,9 @@ def test_where_nothing_is_read_the_remembered_reading_counts(
     computer, objective = tiny_model.computer.eval(), MarginalObjective(tiny_model.computer)
     computer.selector.no_call.bias.data.zero_()
     batch = collate([lessons[i] for i in range(len(lessons))])["batch"]
-    readings = objective.readings(batch)
     rows = [
         [dataclasses.replace(one, read=read) for one, read in zip(row, read_row, strict=True)]
-        for row, read_row in zip(batch.explanations, readings, strict=True)
+        for row, read_row in zip(batch.explanations, readings(objective, batch), strict=True)
     ]
     with torch.no_grad():
         computer.reading_weight = 1.0

@@ -181,7 +181,7 @@ def test_an_argument_said_twice_is_one_argument_read_at_one_of_its_places(monkey
         check(example)
         a, b = example.arguments
         assert f"{a} to the power {b}" in example.prompt or f"{a} TO THE POWER {b}" in example.prompt
-        assert as_fraction(example.answer) == Fraction(a.replace(",", "")) ** int(b)
+        assert as_fraction(example.answer) == written(a) ** int(b)
     places = {example.prompt.index("wheels") < example.spans[0][0][0] - 12 for example in examples}
     assert places == {True, False}, "each of the places is drawn"
 
@@ -190,11 +190,11 @@ def test_numbers_in_groups_of_three_and_with_decimals(monkeypatch):
     examples = only(monkeypatch, "add", "What is {a} plus {b}?", count=400)
     grouped = [example for example in examples if "," in "".join(example.arguments)]
     assert grouped
-    assert all(re.fullmatch(r"\d,\d{3}|-?\d+(\.\d+)?", text) for example in grouped for text in example.arguments)
+    assert all(re.fullmatch(r"-?\d,\d{3}|-?\d+(\.\d+)?", text) for example in grouped for text in example.arguments)
     pointed = [example for example in examples if "." in "".join(example.arguments)]
     assert 0.08 * len(examples) < len(pointed) < 0.25 * len(examples)
     for example in examples:
-        assert as_fraction(example.answer) == sum(Fraction(text.replace(",", "")) for text in example.arguments)
+        assert as_fraction(example.answer) == sum(map(written, example.arguments))
     for line in ("What is the whole number {a} plus {b}?", "{name} had {a} friends and found {b} more."):
         assert not any("." in "".join(e.arguments) for e in only(monkeypatch, "add", line, count=200)), line
     assert not any("," in "".join(e.arguments) for e in only(monkeypatch, "add", "add({a}, {b})", count=200))
@@ -204,6 +204,21 @@ def test_numbers_in_groups_of_three_and_with_decimals(monkeypatch):
         check(example)
 
 
+def test_lists_hold_numbers_in_groups_where_not_only_commas_separate_them(monkeypatch):
+    for line in ("Sort {numbers} please", "Ascending order: {numbers}", "{numbers}\nsmallest first"):
+        examples = only(monkeypatch, "sort_ascending", line, count=600)
+        grouped = [example for example in examples if re.search(r"\d,\d{3}\b", example.arguments[0])]
+        assert 0.02 * len(examples) < len(grouped) < 0.1 * len(examples)
+        for example in examples:
+            check(example)
+            numbers = sorted(map(written, example.arguments[0].split(", ")))
+            assert [Fraction(number) for number in example.answer.split()] == numbers
+        for example in grouped:
+            assert not any(re.match(r",\d", example.prompt[end:]) for _, end in example.spans[0])
+    in_code = only(monkeypatch, "sort_ascending", "sorted([{numbers}])", count=200)
+    assert not any(re.search(r"\d,\d{3}\b", example.arguments[0]) for example in in_code)
+
+
 def test_lists_say_when_and_stand_in_tables(monkeypatch):
     examples = only(monkeypatch, "sum_numbers", "How many people came in all?\n{numbers}", count=3000)
     prompts = [example.prompt for example in examples]
@@ -211,7 +226,7 @@ def test_lists_say_when_and_stand_in_tables(monkeypatch):
         assert any(re.search(style, prompt) for prompt in prompts), style
     for example in examples:
         check(example)
-        assert as_fraction(example.answer) == sum(map(Fraction, example.arguments[0].split(", ")))
+        assert as_fraction(example.answer) == sum(map(written, example.arguments[0].split(", ")))
 
 
 def test_numbers_around_a_request_are_no_arguments(monkeypatch):
@@ -274,7 +289,7 @@ def oracle(program: str, arguments: tuple[str, ...]) -> object:
         plain = arguments[0].replace("x", "*").replace("×", "*").replace("÷", "/")
         return eval(re.sub(r"\d+(\.\d+)?", r"Fraction('\g<0>')", plain), {"Fraction": Fraction})
     if PARAMETERS[program] == ("numbers",):
-        numbers = [Fraction(number) for number in arguments[0].split(", ")]
+        numbers = [written(number) for number in arguments[0].split(", ")]
         listed = {
             "sort_ascending": sorted(numbers),
             "sort_descending": sorted(numbers)[::-1],
@@ -289,7 +304,7 @@ def oracle(program: str, arguments: tuple[str, ...]) -> object:
             "mean": Fraction(sum(numbers), len(numbers)),
             "count_numbers": len(numbers),
         }[program]
-    numbers = [Fraction(text.replace(",", "")) for text in arguments]
+    numbers = [written(text) for text in arguments]
     a, b = (*(int(number) if number.denominator == 1 else number for number in numbers), 0)[:2]
     if program == "fibonacci":
         first, second = 0, 1
@@ -309,6 +324,11 @@ def oracle(program: str, arguments: tuple[str, ...]) -> object:
         "factorial": lambda: math.factorial(a),
         "is_prime": lambda: "yes" if a > 1 and all(a % d for d in range(2, math.isqrt(a) + 1)) else "no",
     }[program]()
+
+
+def written(number: str) -> Fraction:
+    """The value of a number that may be in groups of three digits."""
+    return Fraction(number.replace(",", ""))
 
 
 def as_fraction(answer: str) -> Fraction:
