@@ -579,7 +579,8 @@ class MarginalObjective:
     def weighed(self, batch: CallBatch) -> list[list[Explanation]]:
         """The explanations of each row that are not negligible, with how the reader reads them: the first half of a step of EM.
 
-        What is left out has too small a part in p(reply) to teach anything, and would cost what the others cost.
+        What is left out has next to no part in p(reply) as the heads see it now, would teach next to nothing, and cost what the
+        others cost. Heads that are sure of what is wrong leave out what is right.
         Source: Neal & Hinton, A view of the EM algorithm that justifies incremental, sparse, and other variants, 1998.
         """
         computer = self.computer

@@ -135,7 +135,7 @@ class NeuralLibTrainingArguments(TrainingArguments):
         default=0,
         metadata={
             "help": "So many more, in which what the chat template puts behind a message drifts with the length of a list in it: a "
-            "program is then called on a longer list as on a short one; ≥ 0."
+            "program is then called on a longer list as on a short one. Without a chat template there are none; ≥ 0."
         },
     )
     whitening: float = field(

@@ -397,7 +397,8 @@ class DialogueGenerator:
 
     Args:
         seed, split, digits, list_length, programs, library: as for :class:`~neurallib.trainer.tasks.RequestGenerator`.
-        emphasis: program → how many times as often as others it is asked for where a message is one request alone.
+        emphasis: program → how many times each of its wordings is in a round of all, where a message is one request alone; 1 by
+            default.
 
     Raises:
         TaskError: a program without phrasings, an unknown split, or a range that is none.
@@ -416,7 +417,7 @@ class DialogueGenerator:
         self._requests = RequestGenerator(seed, split, digits, list_length, programs, library)
         self.emphasis = dict(emphasis or {})
         for program, times in self.emphasis.items():
-            if program not in self._requests.programs or not isinstance(times, int) or times < 1:
+            if program not in self._requests.programs or type(times) is not int or times < 1:
                 raise TaskError(
                     f"emphasis has {program!r}: {times!r}; expected a program that is asked for, and a whole number from 1 on"
                 )

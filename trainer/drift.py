@@ -49,14 +49,14 @@ def random_lists(seed: int = 0, lengths: Sequence[int] = LENGTHS) -> list[str]:
 
 @torch.no_grad()
 def drift_directions(model: NeuralLibForCausalLM, tokenizer: Any, count: int, ends: int = 0) -> Tensor:
-    """The directions, orthonormal, in which features drift most: float32 [count + ends, len(feature_layers)·H].
+    """The directions, orthonormal, in which features drift most: float32 [at most count + ends, len(feature_layers)·H].
 
     Args:
         model: its backbone reads :func:`random_lists`, about 28,000 tokens, as a user's message where there is a chat template.
         count: how many along lists; at most as many as the lists leave (about 1,300) and as features have dimensions.
         ends: how many of the end of the prompt behind a list, besides; none where nothing stands behind a message.
     Raises:
-        TrainingArgumentsError: the context is too short for a list.
+        TrainingArgumentsError: the context is too short for the lists.
     """
     along: list[Tensor] = []
     behind: list[Tensor] = []
@@ -68,22 +68,31 @@ def drift_directions(model: NeuralLibForCausalLM, tokenizer: Any, count: int, en
             beginning = states[1:WINDOW].mean(0)
             windows = range(WINDOW, len(states) - WINDOW + 1, WINDOW)
             along += [states[start : start + WINDOW].mean(0) - beginning for start in windows]
-        behind.append(features[int(number.nonzero()[0][-1]) + 1 :])
+        behind.append(_behind(features, number))
     if not along:
         raise TrainingArgumentsError(
             f"drift_directions: a context of {model.config.max_position_embeddings} tokens holds no list of {2 * WINDOW} numbers "
             "to measure the drift on; leave it at 0"
         )
     directions = torch.linalg.svd(torch.stack(along), full_matrices=False).Vh[:count]
-    if not ends or not min(map(len, behind)):
+    short = [_behind(*_read(model, tokenizer, text)[:2]) for text in random_lists(1, SHORT)] if ends else []
+    if not short or not len(short[0]):
         return directions
-    short = []
-    for text in random_lists(1, SHORT):
-        features, number, _ = _read(model, tokenizer, text)
-        short.append(features[int(number.nonzero()[0][-1]) + 1 :])
-    rows = (torch.stack(behind) - torch.stack(short).mean(0)).flatten(0, 1)
+    whole = [states for states in behind if len(states) == len(short[0])]  # the context cuts off the others
+    if not whole:
+        raise TrainingArgumentsError(
+            f"end_drift_directions: a context of {model.config.max_position_embeddings} tokens holds no list of {min(LENGTHS)} "
+            "numbers with what the chat template puts behind it; leave it at 0"
+        )
+    rows = (torch.stack(whole) - torch.stack(short).mean(0)).flatten(0, 1)
     rows = rows - (rows @ directions.T) @ directions
-    return torch.cat([directions, torch.linalg.svd(rows, full_matrices=False).Vh[:ends]])
+    left = min(ends, rows.shape[1] - len(directions))  # beyond, there is no direction that is orthogonal to the others
+    return torch.cat([directions, torch.linalg.svd(rows, full_matrices=False).Vh[:left]])
+
+
+def _behind(features: Tensor, number: np.ndarray) -> Tensor:
+    """The features of the tokens behind the last number."""
+    return features[int(number.nonzero()[0][-1]) + 1 :]
 
 
 def _read(model: NeuralLibForCausalLM, tokenizer: Any, text: str) -> tuple[Tensor, np.ndarray, np.ndarray]:

@@ -337,9 +337,11 @@ def conversations(writer: LessonWriter, split: str, count: int, directory: Path)
         shares = DialogueShares(**recipe.shares)
     except TypeError as error:
         raise RecipeError(f"shares has kinds that there are not: {error}") from error
-    emphasis = recipe.emphasis if split == "train" else {}
+    asked = recipe.asked_programs()
+    told = recipe.emphasis if split == "train" else {}
+    emphasis = {program: times for program, times in told.items() if program not in recipe.held_out_programs}
     try:
-        generator = DialogueGenerator(recipe.seed, split, programs=recipe.asked_programs(), emphasis=emphasis)  # type: ignore[arg-type]
+        generator = DialogueGenerator(recipe.seed, split, programs=asked, emphasis=emphasis)  # type: ignore[arg-type]
     except TaskError as error:
         raise RecipeError(str(error)) from error
     dialogues = list(generator.dialogues(count, shares))

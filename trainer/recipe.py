@@ -63,7 +63,7 @@ class Recipe:
         output: folder of checkpoints and of the trained heads.
         examples: conversations drawn. shares: parts of them of each kind of :class:`DialogueShares`, by name; the rest are
             plain requests.
-        emphasis: program → how many times as often as others plain requests of training ask for it.
+        emphasis: program → how many times as often as others the wordings of its plain requests are drawn in training.
         replies: general conversations whose reply is written by the backbone first, so that the gate learns to stay shut
             within replies.
         sentence_share: part of the plain requests whose reply is a sentence of the backbone's, with the result put in;

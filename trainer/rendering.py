@@ -164,6 +164,7 @@ def _render_story(
             before, after = [f"| {label} | " for label in labels], [" |"] * len(numbers)
         elif table:
             comma = rng.choice((",", "\t"))
+            comma = "\t" if any("," in number for number in numbers) else comma
             before = [label + comma for label in labels]
         else:
             before = [label + mark for label in labels]

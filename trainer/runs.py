@@ -245,6 +245,7 @@ def _train_heads(
         lessons, left_out = lessons_of(model, tokenizer, recipe, "train", recipe.examples, data)
         held_out, _ = lessons_of(model, tokenizer, recipe, "validation", recipe.validation, data)
     training, validation = (with_features(part, model, recipe, data) for part in (lessons, held_out))
+    judged = lessons[:400]  # with all of their explanations
     if recipe.weigh_explanations:
         read = dict(gather_object(weighed(training, arguments.process_index, arguments.world_size)))
         for number, explanations in read.items():
@@ -262,7 +263,7 @@ def _train_heads(
     report: dict[str, Any] = dict(
         left_out=left_out,
         lessons=len(training),
-        training=decided(Lessons(training.lessons[:400], training.cache, model.computer)),
+        training=decided(Lessons(judged, training.cache, model.computer)),
         validation=decided(validation),
         recipe=dataclasses.asdict(whole if recipe.output == whole.output else recipe),
     )

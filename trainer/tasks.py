@@ -70,14 +70,14 @@ def random_of(*parts: object) -> Random:
 
 _GROUPED = {("a", "b"): 0.15, ("n",): 0.15, ("numbers",): 0.08}
 """Parameters → how often their numbers are written with a comma before the last three digits."""
-_IN_CODE = re.compile(r"[(\[{,=*/+^%:-]\s*$")
+_IN_CODE = re.compile(r"([(\[{,=*/+^%:<>|-]|\b(SELECT|if|mod))\s*$")
 
 
 def _grouped(value: str | list[str], places: Sequence[tuple[str, str]]) -> str | list[str]:
     """Numbers of four to six digits with a comma before the last three, where no other comma or code is beside them."""
     if isinstance(value, list):
         places = [(before.removesuffix(": "), after) for before, after in places]
-    if any(_IN_CODE.search(before) or after[:1] in (",", ")", "]") for before, after in places):
+    if any(_IN_CODE.search(before) or re.match(r"[,)\]]|\.\w", after) for before, after in places):
         return value
     return [_in_groups(number) for number in value] if isinstance(value, list) else _in_groups(value)
 

@@ -188,14 +188,18 @@ class NeuralLibTrainer(Trainer):
         """Measures how the backbone's states drift along lists; no projection that learns will see it."""
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             raise TrainingArgumentsError(
-                "drift_directions needs the heads' weights whole in each process, which FSDP and DeepSpeed divide: leave it at 0"
+                "drift_directions and end_drift_directions need the heads' weights whole in each process, which FSDP and "
+                "DeepSpeed divide: leave them at 0"
             )
         if self._tokenizer is None:
-            raise TrainingArgumentsError("drift_directions needs the tokenizer: pass processing_class=tokenizer")
+            raise TrainingArgumentsError(
+                "drift_directions and end_drift_directions need the tokenizer: pass processing_class=tokenizer"
+            )
         learning = [part.linear for part in self._projections()]
         if not learning:
             raise TrainingArgumentsError(
-                f"drift_directions changes projections that train={self.trained!r} leaves as they are: leave it at 0"
+                f"drift_directions and end_drift_directions change projections that train={self.trained!r} leaves as they are: "
+                "leave them at 0"
             )
         self.language_model.to(self._args.device)  # type: ignore[arg-type]  # the stub of transformers
         self._drift = drift_directions(

@@ -325,7 +325,7 @@ def test_programs_are_asked_for_as_often_as_emphasis_says(library):
     assert plain[0] == plain[1]
 
 
-@pytest.mark.parametrize("emphasis", [{"subtrakt": 2}, {"add": 0}, {"add": 1.5}, {"power": 2}])
+@pytest.mark.parametrize("emphasis", [{"subtrakt": 2}, {"add": 0}, {"add": 1.5}, {"add": True}, {"power": 2}])
 def test_emphasis_that_cannot_be_given(emphasis, library):
     with pytest.raises(TaskError, match=f"emphasis has '{next(iter(emphasis))}'.*expected a program that is asked for"):
         DialogueGenerator(0, programs=["add"], library=library, emphasis=emphasis)

@@ -83,6 +83,15 @@ def test_what_stands_behind_a_list_drifts_with_its_length(
     torch.testing.assert_close(directions @ directions.T, torch.eye(2), atol=1e-5, rtol=0)
     assert abs(float(directions[0, 1])) > 0.99 and abs(float(directions[1, 4])) > 0.99
     assert abs(float(drift.drift_directions(model, tiny_tokenizer, 0, 1)[0, 4])) > 0.99
+    all_of_them = drift.drift_directions(model, tiny_tokenizer, 8, 8)
+    torch.testing.assert_close(all_of_them @ all_of_them.T, torch.eye(12), atol=1e-5, rtol=0)
+    lengths = sorted(len(drift._tokens(tiny_tokenizer, text)) for text in drift.random_lists())
+    model.config.max_position_embeddings = lengths[-1] - 1  # the longest lists are cut, and say nothing of what is behind them
+    assert abs(float(drift.drift_directions(model, tiny_tokenizer, 1, 1)[1, 4])) > 0.99
+    model.config.max_position_embeddings = lengths[0] - 1
+    with pytest.raises(TrainingArgumentsError, match=r"end_drift_directions: a context of .* holds no list of 48 numbers"):
+        drift.drift_directions(model, tiny_tokenizer, 1, 1)
+    model.config.max_position_embeddings = 4096
     monkeypatch.setattr(tiny_tokenizer, "chat_template", None)
     assert len(drift.drift_directions(model, tiny_tokenizer, 2, 3)) == 2
 
@@ -143,7 +152,7 @@ def test_what_cannot_be(tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any, t
         start(end_drift_directions=-2)
     with pytest.raises(TrainingArgumentsError, match="that train='library_keys' leaves as they are"):
         start(train="library_keys", drift_directions=2)
-    with pytest.raises(TrainingArgumentsError, match="drift_directions needs the tokenizer"):
+    with pytest.raises(TrainingArgumentsError, match="drift_directions and end_drift_directions need the tokenizer"):
         collator = DataCollatorForCalls(tiny_tokenizer, tiny_model)
         NeuralLibTrainer(
             tiny_model, arguments(tmp_path, drift_directions=2), collator, [{"input_ids": [1], "labels": [1]}]
