@@ -460,9 +460,15 @@ def worked_off(work: Callable[[Sequence[int]], list[Any]], count: int, title: st
                 results += block
                 bar.update(len(block))
         else:
-            # Control-C reaches all processes: those of the pool leave it to this one, which then ends them.
+            # Control-C reaches all processes: those of the pool leave it to this one, which then ends them. It waits while they
+            # are forked, for what runs in a process that has just begun would show a traceback.
             deaf = (signal.SIGINT, signal.SIG_IGN)
-            with multiprocessing.get_context("fork").Pool(initializer=signal.signal, initargs=deaf) as pool:
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                forked_off = multiprocessing.get_context("fork").Pool(initializer=signal.signal, initargs=deaf)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            with forked_off as pool:
                 for block in pool.imap(_run_work, blocks):
                     results += block
                     bar.update(len(block))
