@@ -86,6 +86,15 @@ class Lesson:
         return Conversation(tokens[:prompt], prompt)
 
 
+    def with_explanations(self, explanations: tuple[Explanation, ...], end: int | None) -> Lesson:
+        """The lesson with some of its explanations alone, over the features that it has.
+
+        Args:
+            end: the token that ends a turn.
+        """
+        return dataclasses.replace(self, explanations=explanations, features_of=self.heard(end))
+
+
 Pair = tuple[Dialogue, Conversation]
 
 

@@ -249,10 +249,7 @@ def _train_heads(
     if recipe.weigh_explanations:
         read = dict(gather_object(weighed(training, arguments.process_index, arguments.world_size)))
         for number, explanations in read.items():
-            lesson = lessons[number]
-            lessons[number] = dataclasses.replace(
-                lesson, explanations=explanations, features_of=lesson.heard(training.end)
-            )
+            lessons[number] = lessons[number].with_explanations(explanations, training.end)
         training = Lessons(lessons, training.cache, model.computer)
     torch.manual_seed(recipe.seed)  # whatever was sampled before
     trainer = NeuralLibTrainer(

@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,8 @@ from conftest import TINY_HEADS, make_base, make_tokenizer
 from neurallib.modeling_neurallib import objective as objective_module
 from neurallib.modeling_neurallib.objective import EVEN, CallBatch, Explanation, MarginalObjective
 from neurallib.trainer import runs
-from neurallib.trainer.lessons import Lessons, collate, weighed
+from neurallib.trainer.features import Conversation
+from neurallib.trainer.lessons import Lesson, Lessons, collate, weighed
 from neurallib.trainer.recipe import Recipe, RecipeError
 from test_training import lessons  # noqa: F401  (a fixture)
 from typer.testing import CliRunner
@@ -252,6 +254,16 @@ def test_explanations_are_weighed_by_the_reader(lessons: Lessons, tiny_model: Ne
     for one in found[number]:
         share = (1 - EVEN) * math.exp(told[dataclasses.replace(one, read=None)]) + EVEN / one.candidates
         assert one.read == pytest.approx(math.log(share), abs=1e-4)
+
+
+def test_a_lesson_keeps_its_features_when_explanations_are_left_out() -> None:
+    """What is left may explain the whole reply, of which the prompt alone would be heard, had there been no others."""
+    whole, part = (Explanation(2, 0, (((0, 1),),), 0, length) for length in (2, 1))
+    lesson = Lesson(SimpleNamespace(), Conversation((5, 6, 7, 8, 8, 9), 3), (whole, part), alone=False)  # type: ignore[arg-type]
+    assert lesson.heard(9) == lesson.conversation
+    assert dataclasses.replace(lesson, explanations=(whole,)).heard(9).tokens == (5, 6, 7)
+    left = lesson.with_explanations((whole,), 9)
+    assert left.explanations == (whole,) and left.heard(9) == lesson.conversation
 
 
 def test_explanations_that_are_left_out_are_negligible(
