@@ -474,13 +474,13 @@ def worked_off(work: Callable[[Sequence[int]], list[Any]], count: int, title: st
             deaf = (signal.SIGINT, signal.SIG_IGN)
             before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             try:
-                forked_off = multiprocessing.get_context("fork").Pool(initializer=signal.signal, initargs=deaf)
+                with multiprocessing.get_context("fork").Pool(initializer=signal.signal, initargs=deaf) as pool:
+                    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+                    for block in pool.imap(_run_work, blocks):
+                        results += block
+                        bar.update(len(block))
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            with forked_off as pool:
-                for block in pool.imap(_run_work, blocks):
-                    results += block
-                    bar.update(len(block))
     return results
 
 
