@@ -110,14 +110,20 @@ def decimal_pieces(text: str, numbers: Sequence[Piece]) -> list[Piece]:
 
 
 def grouped_pieces(text: str, numbers: Sequence[Piece]) -> list[Piece]:
-    """:func:`decimal_pieces` with those as one that are groups of three digits, each after a comma: "1,250" of 1 and 250."""
-    joined: list[Piece] = []
-    for start, end in numbers:
-        begun = joined[-1][0] if joined and joined[-1][1] == start - 1 and text[start - 1] == "," else start
-        if begun < start and _GROUPED.fullmatch(text, begun, end):
-            joined[-1] = (begun, end)
+    """:func:`decimal_pieces` with those as one that are groups of three digits, each after a comma: "1,250" of 1 and 250.
+
+    Where not all that commas join are groups, none is: "1,250,3" are three.
+    """
+    chains: list[list[Piece]] = []
+    for piece in numbers:
+        if chains and chains[-1][-1][1] == piece[0] - 1 and text[piece[0] - 1] == ",":
+            chains[-1].append(piece)
         else:
-            joined.append((start, end))
+            chains.append([piece])
+    joined: list[Piece] = []
+    for chain in chains:
+        whole = chain[0][0], chain[-1][1]
+        joined += [whole] if _GROUPED.fullmatch(text, *whole) else chain
     return joined
 
 
@@ -690,8 +696,9 @@ class MarginalObjective:
     ) -> list[Found]:
         """Calls on the first ``count`` characters whose result is ``wanted``; their pieces count from the first character.
 
-        The last message is searched, and so are it and the two before it together, because a result may be used again; what
-        the last message alone explains by chance ("3" is the length of "And") must not hide that.
+        The last message is searched, and so are it and the two before it together, and it and the four before it, because a result
+        or what was asked about may be used again; what the last message alone explains by chance ("3" is the length of "And") must
+        not hide that.
         """
         library = self.computer.library
         found: dict[tuple[int, Labelling], Found] = {}
@@ -704,13 +711,12 @@ class MarginalObjective:
         return list(found.values())
 
     def stretches(self, characters: Characters, count: int) -> list[tuple[int, str]]:
-        """(offset, text) of what is searched: the last message, and that with the two before it, if there are any."""
+        """(offset, text) of what is searched: the last message, and that with the two and the four before it, if there are any."""
         edges = sorted({0, *np.flatnonzero(characters.boundary[:count]).tolist(), count})
         stretches = [(a, b) for a, b in pairwise(edges) if len(characters.text(a, b).split()) > 1]
         stretches = stretches or list(pairwise(edges))[-1:]
         spans = stretches[-1:]
-        if len(stretches) > 2:
-            spans.append((stretches[-3][0], stretches[-1][1]))
+        spans += [(stretches[-turns][0], stretches[-1][1]) for turns in (3, 5) if len(stretches) >= turns]
         return [(a, characters.text(a, b)) for a, b in spans]
 
     def _results(self, reply: Sequence[int], first: int, whole: bool) -> Iterator[tuple[str, int, int, int]]:

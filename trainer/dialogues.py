@@ -1,8 +1,9 @@
 """Training conversations: later turns, turns that use an earlier result, several requests in one message.
 
 A conversation is put together from requests (``tasks.py``), from follow-ups (``phrasings/follow_ups.txt``: messages in
-which one argument is the result of the turn before), from patterns that join requests (``phrasings/several.txt``) and
-from small talk (``phrasings/small_talk.txt``).
+which one argument is the result of the turn before; ``phrasings/again.txt``: messages that ask the same again, or another thing
+of the same arguments), from patterns that join requests (``phrasings/several.txt``) and from small talk
+(``phrasings/small_talk.txt``).
 
 The two promises of ``tasks.py`` hold here too. **Conversation i is a function of (seed, split, i)** and of the shares.
 Plain requests and general conversation go through all wordings in rounds, so that none is left out by chance.
@@ -24,7 +25,7 @@ from .drawing import ATTEMPTS, WITH_DECIMALS, Draw
 from .material import NAMES, PLACES
 from .tasks import BLOCK, Example, RequestGenerator, random_of
 from .wording import GENERAL, PARAMETERS, Split, TaskError
-from .worked_examples import patterns, task_line
+from .worked_examples import BARE, patterns, task_line
 
 #: Characters of a message: (number of the message, start, end), the end excluded.
 Piece = tuple[int, int, int]
@@ -96,6 +97,7 @@ class DialogueShares:
         general: one message in which nothing must be called.
         later: one or two earlier turns, then a fresh request, or a message after a result in which nothing must be called.
         follow_up: a message of which one argument is the result of the turn before.
+        again: after a result the same is asked of other arguments, or another thing of the same arguments.
         several: one message with two or three requests.
         examples: one message with solved examples before the request (:mod:`.worked_examples`).
 
@@ -106,6 +108,7 @@ class DialogueShares:
     general: float = 0.2
     later: float = 0.2
     follow_up: float = 0.2
+    again: float = 0.0
     several: float = 0.12
     examples: float = 0.0
 
@@ -136,6 +139,12 @@ _RESULT_KINDS = {
     "reverse_text": "text",
 }
 _SORTS = ("sort_ascending", "sort_descending")
+_ARGUMENTS_SHARED = {
+    program: tuple(other for other, own in PARAMETERS.items() if own == names and other != program)
+    for program, names in PARAMETERS.items()
+    if names in (("a", "b"), ("numbers",), ("text",)) and program not in ("power", "percentage")
+}
+"""Program → others that can be asked about the same arguments."""
 _LINE = re.compile(r"(?P<programs>[a-z_]+(?: [a-z_]+)*?)(?: after (?P<after>[a-z_]+))?: (?P<line>.+)")
 _PLACES = re.compile(r"{(first|second|third)}")
 
@@ -238,6 +247,30 @@ def _several(split: Split) -> tuple[_Joined, ...]:
 
 
 @cache
+def _again(split: Split) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str, str], ...]]:
+    """Identifiers and lines that ask the same of other ``{arguments}``; identifiers, programs and lines that ask another thing.
+
+    Raises:
+        TaskError: a line without a program, or with other placeholders.
+    """
+    same: list[tuple[str, str]] = []
+    other: list[tuple[str, str, str]] = []
+    for position, (row, text) in enumerate(_rows("again")):
+        if text.count("{arguments}") == 1 and text.count("{") == 1:
+            if _on(split, text):
+                same.append((f"again:{position}", text))
+            continue
+        programs, after, line = _parsed("again", row, text)
+        if len(programs) != 1 or after is not None or "{" in line or programs[0] not in _ARGUMENTS_SHARED:
+            raise TaskError(
+                f"again.txt, line {row}: expected {{arguments}}, or a program that shares its arguments with others: {text!r}"
+            )
+        if _on(split, line):
+            other.append((f"again:{position}", programs[0], line.replace("\\n", "\n")))
+    return tuple(same), tuple(other)
+
+
+@cache
 def _small_talk(split: Split, opening: bool) -> tuple[tuple[str, str, str], ...]:
     """Identifier, message and reply ("" where none) of exchanges that open a conversation, or of what follows a result."""
     result = []
@@ -253,6 +286,10 @@ def _short(program: str, split: Split) -> tuple[tuple[str, str], ...]:
     """Identifiers and lines of wordings that can stand beside another request in one message."""
     lines = ((f"{program}:{position}", line) for position, line in enumerate(wording_files.wordings(program)))
     return tuple((name, line) for name, line in lines if _on(split, line) and "\\n" not in line and len(line) <= 75)
+
+
+_TERSE = 32
+"""Characters of a wording, placeholders counted, that is as short as requests in a list of them often are."""
 
 
 # ---------------------------------------------------------------------------------------------- arguments of follow-ups
@@ -495,6 +532,8 @@ class DialogueGenerator:
             return (yield from self._of_several(rng, turns))
         if kind == "examples":
             return (yield from self._after_examples(rng, turns))
+        if kind == "again":
+            return (yield from self._asked_again(rng, turns))
         if kind == "follow_up":
             if rng.random() < 0.25:
                 yield from self._earlier_turn(rng, turns, talk=0.3)
@@ -589,8 +628,49 @@ class DialogueGenerator:
         turns.take(example.prompt, wording.identifier)
         return Step(wording.program, tuple(arguments), answer, tuple(map(tuple, spans)))
 
+    def _asked_again(self, rng: Random, turns: _Turns) -> _Making:
+        """A request with its result, then, once or twice, a message that leaves out what is asked, or of what; the conversation."""
+        same, other = _again(self.split)
+        other = tuple(one for one in other if one[1] in self.programs)
+        if rng.random() < 0.2:
+            yield from self._earlier_turn(rng, turns, talk=0.4)
+        times = 2 if rng.random() < 0.3 else 1
+        if rng.random() < 0.5 or not other:
+            step = yield from self._asked(rng, turns)
+            for _ in range(times):
+                turns.messages.append(step.answer)
+                identifier, line = rng.choice(same)
+                line = line.replace("{arguments}", rng.choice(BARE[PARAMETERS[step.program]]))
+                step = yield from self._answered(rng, turns, step.program, line, identifier)
+            return turns.dialogue([step])
+        chosen = [rng.choice(other)]
+        if times == 2:
+            fitting = [one for one in other if one[1] in _ARGUMENTS_SHARED[chosen[0][1]]]
+            chosen += [rng.choice(fitting)] if fitting else []
+        asked = [one for one in _ARGUMENTS_SHARED[chosen[0][1]] if one in self.programs]
+        if not asked:
+            raise _Unfit(f"no program shares its arguments with {chosen[0][1]}")
+        step = yield from self._asked(rng, turns, asked)
+        first = [pieces[0] for pieces in step.spans]
+        if first != sorted(first):
+            raise _Unfit("the first number is not the first argument")
+        for identifier, program, line in chosen:
+            (answer,) = yield from _results([(program, step.arguments)])
+            if answer.startswith("not ") or answer == step.answer:
+                raise _Unfit(f"{program} of {step.arguments} says little")
+            turns.messages.append(step.answer)
+            turns.take(line, identifier)
+            step = Step(program, step.arguments, answer, step.spans)
+        return turns.dialogue([step])
+
+    def _answered(self, rng: Random, turns: _Turns, program: str, line: str, identifier: str) -> _Making:
+        """A message by a wording from elsewhere, yet without its reply; returns its step."""
+        example = self._requests.filled(rng, program, line, surrounded=0.1)
+        (answer,) = yield from _results([(program, example.arguments)])
+        return Step.from_example(example, answer, turns.take(example.prompt, identifier))
+
     def _after_examples(self, rng: Random, turns: _Turns) -> _Making:
-        """One message with one to four solved examples before its request; returns the conversation."""
+        """One message with up to four solved examples before its request; returns the conversation."""
         found = patterns(self.split)
         if not found:
             raise _Unfit(f"no pattern of examples in the split {self.split!r}")
@@ -601,7 +681,8 @@ class DialogueGenerator:
         identifier, line = pattern.line(rng, program, wordings)
         # An instruction, or a request, says what to do once; examples alone say it two times or more.
         task = task_line(rng, program) if pattern.bare and rng.random() < 0.6 else ""
-        count = rng.choice((1, 1, 2, 2, 3) if task or not pattern.bare else (2, 2, 3, 3, 4))
+        counts = (1, 1, 2, 2, 3) if not pattern.bare else (0, 1, 1, 2, 2, 3) if task else (2, 2, 3, 3, 4)
+        count = rng.choice(counts)
         asked = [self._requests.filled(rng, program, line, surrounded=0) for _ in range(count + 1)]
         if len({example.arguments for example in asked}) <= count:
             raise _Unfit(f"{line!r}: an example is the request")
@@ -616,7 +697,7 @@ class DialogueGenerator:
     def _of_several(self, rng: Random, turns: _Turns) -> _Making:
         """One message with several requests; returns the conversation."""
         shared = [wording for wording in self._several if wording.programs]
-        if shared and rng.random() < 0.25:
+        if shared and rng.random() < 0.3:
             wording = rng.choice(shared)
             example = self._requests.filled(rng, wording.programs[0], wording.line)
             answers = yield from _results([(program, example.arguments) for program in wording.programs])
@@ -627,12 +708,16 @@ class DialogueGenerator:
                 for program, answer in zip(wording.programs, answers, strict=True)
             ]
             return turns.dialogue(steps, "\n".join("{}" for _ in steps))
-        patterns = [wording for wording in self._several if wording.places == (3 if rng.random() < 0.2 else 2)]
+        patterns = [wording for wording in self._several if wording.places == (3 if rng.random() < 0.3 else 2)]
         if not patterns:
             raise _Unfit(f"no pattern of several requests in the split {self.split!r}")
         pattern = rng.choice(patterns)
         turns.wordings.append(pattern.identifier)
-        requests = [self._part(rng, turns) for _ in range(pattern.places)]
+        # People often ask the same several times, of other arguments.
+        alike = rng.random()
+        program = rng.choice(self.programs) if alike < 0.4 else None
+        wording = rng.choice(self._short(program)) if program is not None and alike < 0.2 else None
+        requests = [self._part(rng, turns, program, wording) for _ in range(pattern.places)]
         answers = yield from _results([(r.program, r.arguments) for r in requests if r.program is not None])
         message, spans = self._together(rng, pattern, requests)
         turns.messages.append(message)
@@ -643,13 +728,27 @@ class DialogueGenerator:
         ]
         return turns.dialogue(steps, "\n".join("{}" for _ in steps))
 
-    def _part(self, rng: Random, turns: _Turns) -> Example:
-        """A request short enough to stand beside another; raises _Unfit where a reader could not tell where it ends."""
-        program = rng.choice(self.programs)
+    def _short(self, program: str) -> Sequence[tuple[str, str]]:
+        """Wordings of a program that can stand beside another request."""
         wordings = _short(program, self.split)
         if not wordings:
             raise _Unfit(f"no short wording of {program} in the split {self.split!r}")
-        identifier, line = rng.choice(wordings)
+        return wordings
+
+    def _part(
+        self, rng: Random, turns: _Turns, program: str | None = None, wording: tuple[str, str] | None = None
+    ) -> Example:
+        """A request short enough to stand beside another; raises _Unfit where a reader could not tell where it ends.
+
+        Args:
+            program, wording: drawn by default; often one of the shortest wordings.
+        """
+        program = rng.choice(self.programs) if program is None else program
+        if wording is None:
+            wordings = self._short(program)
+            terse = [one for one in wordings if len(one[1]) <= _TERSE] if rng.random() < 0.5 else []
+            wording = rng.choice(terse or wordings)
+        identifier, line = wording
         example = self._requests.filled(rng, program, line, surrounded=0)
         edges = {edge for pieces in example.spans for piece in pieces for edge in piece}
         if "\n" in example.prompt or ("text" in PARAMETERS[program] and edges & {0, len(example.prompt)}):
@@ -666,7 +765,8 @@ class DialogueGenerator:
         for number, (request, after) in enumerate(zip(requests, stretches[1:], strict=True)):
             following = requests[number + 1].prompt[0] if number + 1 < len(requests) else ""
             first = min(start for pieces in request.spans for start, _ in pieces)
-            if number and "\n" not in stretches[number] and not any(c.isalpha() for c in request.prompt[:first]):
+            parts = re.search(r"[\n;|•]|\d|\b(?!and\b)[A-Za-z]", stretches[number]) is not None
+            if number and not parts and not any(c.isalpha() for c in request.prompt[:first]):
                 raise _Unfit(f"{request.prompt!r} could be read as part of {message!r}")
             text = _joined(rng, message, request, after + following.upper())
             at = len(message)

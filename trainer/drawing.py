@@ -27,7 +27,7 @@ _OF_YEARS = re.compile(r"\b(years?|born|century|reign\w*)\b", re.IGNORECASE)
 _DATED = re.compile(r"\b(in|since|until|from|to|between|and|the year|from year|until year)( the year)? $", re.IGNORECASE)
 """What stands before a number that is a year, in a wording that is about years."""
 WITH_DECIMALS = {
-    *("add", "subtract", "multiply", "power", "compare"),
+    *("add", "subtract", "multiply", "power", "compare", "difference", "percentage", "square", "cube", "double", "half"),
     *("sum_numbers", "maximum", "minimum", "mean", "count_numbers", "sort_ascending", "sort_descending", "reverse_list"),
 }
 """Programs that are asked for with decimals, too (a power's base). ``divide`` takes them, but rounds down: few would expect it."""
@@ -322,6 +322,37 @@ def _subtract(draw: Draw, wording: Wording) -> Values:
     return draw.with_point(wording, draw.signed(wording, {"a": a, "b": b}))
 
 
+def _difference(draw: Draw, wording: Wording) -> Values:
+    values = draw.years(wording, *draw.pair())
+    # A wording that needs the larger number to be one of them calls it a.
+    if values["a"] < values["b"] and (wording.is_story or draw.rng.random() < 0.6):
+        values = {"a": values["b"], "b": values["a"]}
+    return draw.with_point(wording, draw.signed(wording, values))
+
+
+def _percentage(draw: Draw, wording: Wording) -> Values:
+    rng = draw.rng
+    kind = rng.random()
+    a = str(rng.choice((5, 10, 15, 20, 25, 30, 40, 50, 60, 75, 80, 90)) if kind < 0.6 else rng.randint(1, 100))
+    if kind > 0.92:
+        a = f"{rng.randint(1, 30)}.{rng.choice((5, 5, 25, 75))}"
+    b = draw.positive()
+    if b > 9 and rng.random() < 0.4:
+        b -= b % 10
+    return {"a": a, **draw.with_point(wording, {"b": str(b)})}
+
+
+def _one(draw: Draw, wording: Wording) -> Values:
+    """Of ``square`` and ``cube`` mostly small numbers; of ``half`` in a story mostly an even one."""
+    rng = draw.rng
+    n = draw.number()
+    if draw.program in ("square", "cube") and draw.digits[0] < 3 and rng.random() < 0.8:
+        n = rng.randint(0, 30) if draw.program == "square" or rng.random() < 0.4 else rng.randint(0, 12)
+    elif draw.program == "half" and n % 2 and rng.random() < (0.9 if wording.is_story else 0.4):
+        n += 1 if n < draw.limit else -1
+    return draw.with_point(wording, draw.signed(wording, {"n": n}))
+
+
 def _compare(draw: Draw, wording: Wording) -> Values:
     a, b = draw.pair()
     draw_kind = draw.rng.random()
@@ -482,6 +513,9 @@ DRAWERS: dict[str, Callable[[Draw, Wording], Values]] = {
     "factorial": _factorial,
     "fibonacci": _fibonacci,
     "is_prime": _prime,
+    "difference": _difference,
+    "percentage": _percentage,
+    **dict.fromkeys(("square", "cube", "double", "half"), _one),
     "mean": _mean,
     "reverse_text": _text,
     "count_letter": _letter,

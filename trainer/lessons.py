@@ -47,6 +47,15 @@ PLAIN = (
 )  # fmt: skip
 """How a message stands where there is no chat template, or who asks does not use it; {} is the message."""
 
+_ALPACA = "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
+FRAMED = (
+    "### Instruction:\n{}\n\n### Response:", f"{_ALPACA}### Instruction:\n{{}}\n\n### Response:", "Instruction: {}", "Q: {}\nA:",
+    "Question: {}\nAnswer:", "Question:\n{}\n\nAnswer:", "Problem: {}\nSolution:", "[INST] {} [/INST]", "<question>\n{}\n</question>",
+    "Answer the following question.\n\n{}", "{}\n\nAnswer:", "Solve the problem below.\n{}", "User: {}\nAssistant:", "Task: {}\nOutput:",
+)  # fmt: skip
+"""How a message stands within the chat template where it comes from a data set or a program."""
+FRAMED_SHARE = 0.06
+
 
 @dataclass(frozen=True)
 class Lesson:
@@ -131,10 +140,16 @@ class LessonWriter:
             tokens += result_tokens(self.table, lead, step.answer)
         return tokens + (self.tokenizer.encode(after, add_special_tokens=False) if after else [])
 
-    def conversation(self, dialogue: Dialogue, system: str | None, frame: str | None = None) -> Conversation:
-        """The tokens of a dialogue, with its reply if something must be called; without the chat template in a ``frame``."""
+    def conversation(
+        self, dialogue: Dialogue, system: str | None, frame: str | None = None, within: str = "{}"
+    ) -> Conversation:
+        """The tokens of a dialogue, with its reply if something must be called.
+
+        Args:
+            frame: one of :data:`PLAIN`, in the place of the chat template. within: what is around the last message in the template.
+        """
         if frame is None:
-            prompt = self.prompt(dialogue.messages, system)
+            prompt = self.prompt([*dialogue.messages[:-1], within.replace("{}", dialogue.messages[-1])], system)
         else:
             prompt = self.plain(dialogue.messages[0], frame)
             lead = "" if frame[-1] == "\n" else " "
@@ -371,9 +386,10 @@ def conversations(writer: LessonWriter, split: str, count: int, directory: Path)
         template = spots("\n".join(dialogue.messages), text, [step.answer for step in dialogue.steps])
         if template is not None:
             dialogues[number] = dataclasses.replace(dialogue, reply=template)
+    within = [draw.choice(FRAMED) if draw.random() < FRAMED_SHARE else "{}" for draw in draws]
     return [
-        (dialogue, writer.conversation(dialogue, system, frame))
-        for dialogue, system, frame in zip(dialogues, systems, frames, strict=True)
+        (dialogue, writer.conversation(dialogue, system, frame, around if len(dialogue.messages) == 1 else "{}"))
+        for dialogue, system, frame, around in zip(dialogues, systems, frames, within, strict=True)
     ]
 
 
@@ -524,7 +540,7 @@ def restored(dialogue: Dialogue, conversation: Conversation, alone: bool, stored
     return Lesson(dialogue, conversation, tuple(explanations), alone)
 
 
-SEARCH = 6
+SEARCH = 7
 """Version of the search, by which what earlier versions found is told apart."""
 
 _WORK: Callable[[Sequence[int]], list[Any]] | None = None

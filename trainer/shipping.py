@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging
 
 from ..modeling_neurallib.library import NeuralLibrary
-from ..modeling_neurallib.loaded_libraries import records
+from ..modeling_neurallib.loaded_libraries import program_text, records
 from ..modeling_neurallib.modeling_neurallib import NeuralLibError, NeuralLibForCausalLM
 from ..modeling_neurallib.programs import standard_library
 
@@ -189,7 +189,8 @@ def load_heads(
 
     Args:
         to_go_on: they will be trained further. Then the library may have been compiled anew since, if its programs have the
-            names that they had; which is warned of.
+            names that they had, and may have got others behind them, whose keys are then those of their docstrings; which is
+            warned of.
     Raises:
         NeuralLibError: files missing or cut short, or heads of a newer format, trained for another library or another backbone's
             shape.
@@ -210,8 +211,9 @@ def load_heads(
     model = NeuralLibForCausalLM.from_llama(base, tokenizer=tokenizer, heads=described["heads"])
     wanted = {name: list(tensor.shape) for name, tensor in model.computer.state_dict().items()}
     wanted = {name: shape for name, shape in wanted.items() if name not in _BELONGS_TO_TOKENIZER_OR_LIBRARY}
+    known = len(described["programs"])
     for name in ("descriptions", "offsets"):
-        wanted[name][0] = len(library.programs)
+        wanted[name][0] = known
     found = {name: list(tensor.shape) for name, tensor in tensors.items()}
     for name in sorted(wanted.keys() | found.keys()):
         if wanted.get(name) != found.get(name):
@@ -219,7 +221,12 @@ def load_heads(
                 f"the heads in {directory} do not fit this model: their {name} is {found.get(name, 'missing')}, expected "
                 f"{wanted.get(name, 'none')}; use the base that they were trained on"
             )
-    model._install(library, tensors.pop("descriptions").float(), tensors.pop("offsets").float())
+    descriptions, offsets = (tensors.pop(name).float() for name in ("descriptions", "offsets"))
+    added = [program_text(program.name, program.docstring) for program in list(library.programs.values())[known:]]
+    if added:
+        descriptions = torch.cat([descriptions, model._describe(tokenizer, added).cpu()])
+        offsets = torch.cat([offsets, offsets.new_zeros(len(added), offsets.shape[1])])
+    model._install(library, descriptions, offsets)
     model.computer.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=False)
     return model
 
@@ -242,7 +249,8 @@ def _check_heads(described: Any, library: NeuralLibrary, directory: Path, to_go_
     if type(version) is not int or not {"heads", "programs"} <= described.keys():
         raise NeuralLibError(f"{directory / 'heads_config.json'} describes no heads; get them again")
     way_out = "use the neurallib that they were trained with, or train again with `neurallib train`"
-    for one, other in zip_longest(described["programs"], library.programs, fillvalue="none"):
+    programs = list(library.programs)[: len(described["programs"])] if to_go_on else library.programs
+    for one, other in zip_longest(described["programs"], programs, fillvalue="none"):
         if one != other:
             raise NeuralLibError(
                 f"the heads in {directory} were trained for the program {one} where the standard library has {other}: {way_out}"
@@ -252,7 +260,9 @@ def _check_heads(described: Any, library: NeuralLibrary, directory: Path, to_go_
         was, now = (", ".join(f"{name} of sha256 {each}" for name, each in one.items()) for one in (known, here))
         if not to_go_on:
             raise NeuralLibError(f"the heads in {directory} were trained with {was}, the present library is {now}: {way_out}")
-        logger.warning(f"the heads in {directory} were trained with {was}; they go on with {now}")
+        added = list(library.programs)[len(described["programs"]) :]
+        more = f", which has {', '.join(added)} besides" if added else ""
+        logger.warning(f"the heads in {directory} were trained with {was}; they go on with {now}{more}")
 
 
 def load_shipped() -> tuple[NeuralLibForCausalLM, Any]:

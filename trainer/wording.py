@@ -18,8 +18,8 @@ PHRASINGS = Path(__file__).parent / "phrasings"
 #: Programs of the standard library that have phrasings, with their arguments in calling order.
 PARAMETERS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("add", "subtract", "multiply", "divide", "remainder", "power", "compare"), ("a", "b")),
-    **dict.fromkeys(("greatest_common_divisor", "least_common_multiple"), ("a", "b")),
-    **dict.fromkeys(("factorial", "fibonacci", "is_prime"), ("n",)),
+    **dict.fromkeys(("greatest_common_divisor", "least_common_multiple", "difference", "percentage"), ("a", "b")),
+    **dict.fromkeys(("factorial", "fibonacci", "is_prime", "square", "cube", "double", "half"), ("n",)),
     **dict.fromkeys(("sum_numbers", "maximum", "minimum", "mean", "count_numbers"), ("numbers",)),
     **dict.fromkeys(("sort_ascending", "sort_descending", "reverse_list"), ("numbers",)),
     "reverse_text": ("text",),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..library import NeuralLibrary
 
-SUBJECTS = ("arithmetic", "number_theory", "statistics", "lists", "texts", "expressions")
+SUBJECTS = ("arithmetic", "number_theory", "statistics", "lists", "texts", "expressions", "everyday")
 SHIPPED = Path(__file__).parent.parent / "shipped" / "standard_library"
 
 

@@ -7,7 +7,7 @@ Restricted Python: what the programs share whose numbers need not be whole.
 
 from __future__ import annotations
 
-from ._numbers import NOT_A_NUMBER, after_groups, magnitude, without_groups, without_zeros
+from ._numbers import NOT_A_NUMBER, magnitude, without_groups, without_zeros
 from ._text import after_digits, after_separators, after_spaces, before_spaces
 
 NOT_WHOLE = "not a whole number"
@@ -57,24 +57,28 @@ def decimal_between(text: str, start: int, end: int) -> str:
 def read_decimals(text: str) -> list[str]:
     """The numbers in a text, separated by spaces, commas, semicolons, brackets, new lines or the word "and".
 
-    The list [""] if there is anything else in it. Digits may be in groups of three where not only commas separate numbers:
-    "1,250 and 3,400" are two numbers, "100,200,300" are three.
+    The list [""] if there is anything else in it. What only commas join is one number if they part groups of three digits, and if
+    not only commas separate the text's numbers: "1,250 and 3,400" are two, "100,200,300" three, "1250,300,400 and 7" four.
     """
     numbers: list[str] = []
     i = after_separators(text, 0)
     may_have_groups = after_separators(text, _after_commas(text, i)) < len(text)
+    apart = i
     while i < len(text):
-        digits = after_digits(text, i + 1)
-        end = digits
-        if may_have_groups and digits + 1 < len(text) and text[digits] == "," and "0" <= text[digits + 1] <= "9":
-            first = i
-            if text[i] == "-" or text[i] == "+":
-                first = i + 1
-            end = max(digits, after_groups(text, first))
-        has_groups = end > digits
-        if end + 1 < len(text) and text[end] == "." and "0" <= text[end + 1] <= "9":
-            end = after_digits(text, end + 1)
-        number = read_decimal(text[i:end]) if has_groups else decimal_between(text, i, end)
+        end = after_digits(text, i + 1)
+        number = ""
+        if may_have_groups and i >= apart and end < len(text) and text[end] == ",":
+            apart = _after_commas(text, i)
+            last = apart
+            while text[last - 1] == ",":
+                last -= 1
+            number = read_decimal(text[i:last])
+            if number != "":
+                end = last
+        if number == "":
+            if end + 1 < len(text) and text[end] == "." and "0" <= text[end + 1] <= "9":
+                end = after_digits(text, end + 1)
+            number = decimal_between(text, i, end)
         i = after_separators(text, end)
         if number == "" or (i == end and i < len(text)):
             return [""]
