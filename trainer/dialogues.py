@@ -300,6 +300,8 @@ _RANGES: dict[tuple[str, str], tuple[int, float]] = {
     ("is_prime", "n"): (0, 99_999),
     ("power", "a"): (0, 9_999),
     ("power", "b"): (0, 12),
+    ("square", "n"): (-99_999, 99_999),
+    ("cube", "n"): (-9_999, 9_999),
     ("text_length", "text"): (0, math.inf),
     ("divide", "a"): (0, math.inf),
     ("divide", "b"): (1, math.inf),
@@ -344,6 +346,8 @@ def _other_number(draw: Draw, program: str, slot: str, earlier: int) -> int:
         return earlier * draw.up_to(99) + rng.choice((0, 0, 1, 2)) if rng.random() < 0.5 else draw.number()
     if program == "power":
         return rng.randint(2, 6 if earlier < 100 else 4) if slot == "a" else rng.randint(2, 12)
+    if program == "percentage":
+        return rng.choice((5, 10, 20, 25, 50, 75, rng.randint(1, 100)))
     if program == "compare" and rng.random() < 0.5:
         return abs(earlier + rng.choice((-10, -1, 0, 0, 1, 10)))
     if program in ("greatest_common_divisor", "least_common_multiple"):

@@ -194,6 +194,24 @@ def test_power(units: int, places: int, exponent: int) -> None:
     check("power", "2", "0.5", expected="not a whole number")
 
 
+@quick
+@given(decimals(), decimals())
+def test_everyday_programs(a: str, b: str) -> None:
+    x, y = Fraction(a), Fraction(b)
+    check("difference", a, b, expected=fraction_text(abs(x - y)))
+    check("percentage", a, b, expected=fraction_text(x * y / 100))
+    check("square", a, expected=fraction_text(x * x))
+    check("cube", a, expected=fraction_text(x * x * x))
+    check("double", a, expected=fraction_text(2 * x))
+    check("half", a, expected=fraction_text(x / 2))
+
+
+@pytest.mark.parametrize("program", ["square", "cube", "double", "half"])
+@pytest.mark.parametrize("text", ["", "x", "1 2", "--1", "1.2.3", "5."])
+def test_everyday_programs_want_a_number(program: str, text: str) -> None:
+    check(program, text, expected="not a number")
+
+
 def test_powers_that_are_too_large_say_so() -> None:
     check("power", "2", "100000", expected="too large")
     check("power", "2", "-1000", expected="too large")
@@ -351,6 +369,7 @@ def test_lists_may_hold_numbers_in_groups_of_three(values: list[int], separator:
 @pytest.mark.parametrize(("text", "expected"), [
     ("100,200,300", "300 200 100"), ("[1,250]", "250 1"), ("1,250,", "250 1"), ("-1,250", "250 -1"), ("1,250.5,7", "7 250.5 1"),
     ("1,250 7", "7 1250"), ("7 1,250,3", "3 250 1 7"), ("0,125 7", "7 125 0"), ("1250,300 7", "7 300 1250"),
+    ("1250,300,400 7", "7 400 300 1250"), ("1,250,3 7", "7 3 250 1"), ("8 1,250,300", "1250300 8"), ("1,250.5,7 8", "8 7 250.5 1"),
     ("1,2500 7", "7 2500 1"), ("+1,250.50 7", "7 1250.5"), ("1,25 7", "7 25 1"), ("1,250, 7", "7 1250"),
 ])  # fmt: skip
 def test_commas_in_lists_group_digits_or_separate(text: str, expected: str) -> None:
@@ -361,7 +380,7 @@ def test_commas_in_lists_group_digits_or_separate(text: str, expected: str) -> N
     "", "x", "1 2", "--1", "- 1", "1e5", "1,00", "0,125", "01,250", "1,2500", ",125", "1,234,", "1,,234", "1 ,234", "٣", "5-",
     "+", "−5", ".", "5.", "1.2.3", "1.-5", "-.", "1,2.5", "1.234,567", "1 .5",
 ])  # fmt: skip
-@pytest.mark.parametrize("program", ["add", "multiply", "divide", "remainder", "power", "subtract"])
+@pytest.mark.parametrize("program", ["add", "multiply", "divide", "remainder", "power", "subtract", "difference", "percentage"])
 def test_what_is_not_a_number(program: str, text: str) -> None:
     check(program, text, "1", expected="not a number")
     check(program, "1", text, expected="not a number")
@@ -387,7 +406,8 @@ TINY = [
     ("multiply", "123", "45", "5535"), ("divide", "1234", "-56", "-23"), ("remainder", "1234", "56", "2"),
     ("power", "2", "10", "1024"), ("greatest_common_divisor", "12", "18", "6"), ("factorial", "5", "120"),
     ("least_common_multiple", "12", "18", "36"), ("fibonacci", "10", "55"), ("fibonacci_recursive", "6", "8"),
-    ("mean", "1 2 4", "7/3"), ("is_prime", "97", "yes"), ("count_letter", "banana", "a", "3"),
+    ("difference", "5", "12", "7"), ("square", "12", "144"), ("cube", "5", "125"), ("double", "2.5", "5"), ("half", "7", "3.5"),
+    ("percentage", "15", "80", "12"), ("mean", "1 2 4", "7/3"), ("is_prime", "97", "yes"), ("count_letter", "banana", "a", "3"),
 ]  # fmt: skip
 
 
@@ -424,7 +444,7 @@ def test_the_shipped_library_is_the_compiled_one() -> None:
 
 
 def test_every_program_has_a_docstring_of_one_first_line() -> None:
-    assert len(LIBRARY.programs) == 26
+    assert len(LIBRARY.programs) == 32
     for program in LIBRARY.programs.values():
         assert program.docstring.splitlines()[0].endswith(".")
 

@@ -21,7 +21,7 @@ from neurallib.trainer.wording import GENERAL, PARAMETERS, TaskError, is_validat
 from neurallib.trainer.worked_examples import Pattern, patterns
 from test_tasks import as_fraction, oracle
 
-NONE = {"general": 0.0, "later": 0.0, "follow_up": 0.0, "several": 0.0, "examples": 0.0}
+NONE = {"general": 0.0, "later": 0.0, "follow_up": 0.0, "again": 0.0, "several": 0.0, "examples": 0.0}
 
 
 def only(kind: str) -> DialogueShares:
@@ -78,18 +78,20 @@ def test_pieces_and_answers(kind, library):
         # A turn of the assistant is small talk, or the result of what was asked before it.
         if kind in ("general", "several"):
             assert len(dialogue.messages) == 1
-            assert len(dialogue.steps) == 0 if kind == "general" else len(dialogue.steps) in (2, 3)
+            assert len(dialogue.steps) == 0 if kind == "general" else len(dialogue.steps) in (2, 3, 4)
         if kind == "examples":
             assert len(dialogue.messages) == len(dialogue.steps) == 1
         if kind == "later":
             assert len(dialogue.messages) in (3, 5)
             assert all(m == len(dialogue.messages) - 1 for s in dialogue.steps for p in s.spans for m, _, _ in p)
-    assert len(seen) == (0 if kind == "general" else 22 if kind == "follow_up" else len(PARAMETERS))
+        if kind == "again":
+            assert len(dialogue.steps) == 1 and len(dialogue.messages) in (3, 5, 7)
+    assert len(seen) == (0 if kind == "general" else 28 if kind == "follow_up" else len(PARAMETERS))
 
 
 def test_a_follow_up_reads_the_result_before_it(library):
     orders = set()
-    for dialogue in DialogueGenerator(5, "all", library=library).dialogues(250, only("follow_up")):
+    for dialogue in DialogueGenerator(5, "all", library=library).dialogues(900, only("follow_up")):
         (step,) = dialogue.steps
         last = len(dialogue.messages) - 1
         read = [{message for message, _, _ in pieces} for pieces in step.spans]
@@ -100,6 +102,21 @@ def test_a_follow_up_reads_the_result_before_it(library):
         reply = dialogue.messages[last - 1]
         assert earlier in (reply, reply.replace(" ", ", "))
     assert {("subtract", True), ("subtract", False), ("divide", True), ("divide", False)} <= orders
+
+
+def test_what_is_asked_again_has_other_arguments_or_the_same(library):
+    """Other arguments stand in the last message; the same ones in one before it, where they were asked about already."""
+    counts = Counter()
+    for dialogue in DialogueGenerator(6, "all", library=library).dialogues(250, only("again")):
+        (step,) = dialogue.steps
+        last = len(dialogue.messages) - 1
+        (where,) = {message for pieces in step.spans for message, _, _ in pieces}
+        identifier = dialogue.wording.split()[-1]
+        counts[where == last, last - where] += 1
+        assert where == last or (where % 2 == 0 and dialogue.messages[last] == lines_of(identifier).replace("\\n", "\n"))
+        assert identifier.startswith("again:") and ("{arguments}" in lines_of(identifier)) == (where == last)
+        assert step.answer != dialogue.messages[last - 1] or where == last
+    assert min(counts[True, 0], counts[False, 2], counts[False, 4]) > 20, counts
 
 
 def test_earlier_replies_are_the_results_of_their_requests(library):
@@ -158,7 +175,7 @@ def test_examples_are_solved_rightly_before_the_request(library, monkeypatch):
     monkeypatch.setattr(Pattern, "message", message)
     made = {one.messages[0] for one in DialogueGenerator(5, "all", library=library).dialogues(150, only("examples"))}
     assert made == {text for text, _, _ in shown}
-    assert {len(solved) for _, solved, _ in shown} == {1, 2, 3, 4}
+    assert {len(solved) for _, solved, _ in shown} == {0, 1, 2, 3, 4}
     for text, solved, request in shown:
         at = 0
         for example, answer in solved:
@@ -201,7 +218,7 @@ def lines_of(identifier: str) -> str:
     if name in PARAMETERS or name == GENERAL:
         return wording.wordings(name)[int(number)]
     text = dialogues._rows(name)[int(number)][1]
-    return text if name == "small_talk" or "{first}" in text else re.sub(r"^[a-z_ ]+: ", "", text)
+    return text if name == "small_talk" or "{first}" in text or "{arguments}" in text else re.sub(r"^[a-z_ ]+: ", "", text)
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
@@ -216,7 +233,7 @@ def test_every_wording_lies_on_its_side(split, library):
 
 def test_both_sides_have_follow_ups_for_every_program():
     counts = {split: Counter(w.program for w in dialogues._follow_ups(split)) for split in ("all", "validation")}
-    assert len(counts["all"]) == 22
+    assert len(counts["all"]) == 28
     assert min(counts["all"].values()) >= 25
     assert set(counts["validation"]) == set(counts["all"])
 
@@ -224,11 +241,12 @@ def test_both_sides_have_follow_ups_for_every_program():
 @settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 2**40),
-    parts=st.lists(st.integers(0, 10), min_size=5, max_size=5).filter(any),
+    parts=st.lists(st.integers(0, 10), min_size=6, max_size=6).filter(any),
     start=st.integers(0, 10**9),
 )
 def test_kinds_are_spread_as_asked(library, seed, parts, start):
-    shares = DialogueShares(*(part / sum(parts) for part in parts[:4]))
+    kinds = ("general", "later", "follow_up", "again", "several")
+    shares = DialogueShares(**{kind: part / sum(parts) for kind, part in zip(kinds, parts, strict=False)})
     drawn = list(DialogueGenerator(seed, "all", library=library).dialogues(40, shares, start))
     for dialogue in drawn:
         check(dialogue)
@@ -292,6 +310,9 @@ def test_an_example_is_a_conversation_of_one_message():
         ("follow_ups", "add: {a} and {b}", "expected 1 placeholders for add"),
         ("follow_ups", "addd: plus {b}", "expected a program"),
         ("follow_ups", "add after lunch: plus {b}", "no program's result is 'lunch'"),
+        ("again", "and {arguments} or {arguments}?", "expected a program"),
+        ("again", "add: and {a} and {b}?", "expected {arguments}, or a program that shares"),
+        ("again", "power: and the power?", "expected {arguments}, or a program that shares"),
         ("several", "{second} {first}", "expected {first} {second}"),
         ("several", "add mean: {a} {b}", "programs that share"),
         ("examples", "{question} {answer} | {question}", "expected 'example | between | request'"),
@@ -303,7 +324,8 @@ def test_an_example_is_a_conversation_of_one_message():
 def test_a_line_that_cannot_be_used_is_named(name, line, message, tmp_path, monkeypatch):
     (tmp_path / f"{name}.txt").write_text(f"# a comment\n{line}\n", encoding="utf-8")
     monkeypatch.setattr(wording, "PHRASINGS", tmp_path)
-    read = {"follow_ups": dialogues._follow_ups, "several": dialogues._several, "examples": patterns}[name]
+    own = {"again": dialogues._again, "follow_ups": dialogues._follow_ups, "several": dialogues._several}
+    read = {**own, "examples": patterns}[name]
     with pytest.raises(TaskError, match=re.escape(message)) as raised:
         read.__wrapped__("all")
     assert f"{name}.txt, line 2" in str(raised.value)

@@ -208,7 +208,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "fewer programs": (
         lambda folder: described(folder, programs=PROGRAMS[:-1]),
-        "trained for the program none where the standard library has evaluate: ",
+        "trained for the program none where the standard library has percentage: ",
     ),
     "another version of the library": (
         lambda folder: described(folder, libraries={"standard_library": "0" * 64}),
@@ -257,7 +257,7 @@ def test_heads_of_another_backbone_are_refused(heads: Path, tiny_base: LlamaForC
     config = copy.deepcopy(tiny_base.config)
     config.hidden_size = 48
     config.head_dim = 12
-    with pytest.raises(NeuralLibError, match=r"their descriptions is \[26, 64\], expected \[26, 96\]; use the base that"):
+    with pytest.raises(NeuralLibError, match=r"their descriptions is \[32, 64\], expected \[32, 96\]; use the base that"):
         load_heads(LlamaForCausalLM(config), tiny_tokenizer, heads)
 
 
