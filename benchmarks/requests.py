@@ -5,9 +5,14 @@
     python benchmarks/requests.py third       benchmarks/requests_blind_3.jsonl, likewise, by a third writer, later still
     python benchmarks/requests.py fourth      benchmarks/requests_blind_4.jsonl, by a fourth writer, later still
     python benchmarks/requests.py fifth       benchmarks/requests_blind_5.jsonl, by a fifth writer, later still
+    python benchmarks/requests.py sixth       benchmarks/requests_blind_6.jsonl, by a sixth writer, with the six everyday programs
     python benchmarks/requests.py development benchmarks/requests_development.jsonl, by three writers; failures on it were looked at
     python benchmarks/requests.py development_2  benchmarks/requests_development_2.jsonl, likewise, by two other writers
+    python benchmarks/requests.py development_3  benchmarks/requests_development_3.jsonl, likewise, by two more
     python benchmarks/requests.py dialogues   benchmarks/requests_dialogues.jsonl: later turns, follow-ups, two requests in one
+    python benchmarks/requests.py conversations  benchmarks/requests_conversations.jsonl: two or three requests in one message,
+                                              follow-ups, the same asked of other arguments, another thing of the same
+    python benchmarks/requests.py development_conversations  likewise, and after examples and system messages; failures were looked at
     python benchmarks/requests.py examples    benchmarks/requests_examples.jsonl: solved examples stand before the request
     python benchmarks/requests.py decimals    benchmarks/requests_decimals.jsonl: numbers with decimals, by a seventh writer
     python benchmarks/requests.py seen        wordings of the training set, new values
@@ -50,7 +55,7 @@ def folded(text: str) -> str:
 def requests(kind: str, count: int) -> list[dict[str, Any]]:
     if kind in FILES:
         items = [json.loads(line) for line in (HERE / FILES[kind]).read_text().splitlines()]
-        return [item if kind != "dialogues" else as_request(item) for item in items]
+        return [as_request(item) if "messages" in item else item for item in items]
     if kind == "general":
         lines = (HERE / "prompts_general.txt").read_text().splitlines()
         return [{"request": line.replace("\\n", "\n")} for line in lines if line.strip()][: count or None]
@@ -69,23 +74,26 @@ def requests(kind: str, count: int) -> list[dict[str, Any]]:
 FILES = {
     "unseen": "requests_unseen.jsonl", "blind": "requests_blind_2.jsonl", "third": "requests_blind_3.jsonl",
     "fourth": "requests_blind_4.jsonl", "fifth": "requests_blind_5.jsonl", "development": "requests_development.jsonl",
-    "development_2": "requests_development_2.jsonl", "dialogues": "requests_dialogues.jsonl",
+    "sixth": "requests_blind_6.jsonl", "development_2": "requests_development_2.jsonl",
+    "development_3": "requests_development_3.jsonl", "dialogues": "requests_dialogues.jsonl",
+    "conversations": "requests_conversations.jsonl",
+    "development_conversations": "requests_development_conversations.jsonl",
     "examples": "requests_examples.jsonl", "decimals": "requests_decimals.jsonl",
 }  # fmt: skip
 
 
 def as_request(dialogue: dict[str, Any]) -> dict[str, Any]:
-    """A conversation in the form of a request: its kind stands for the program, its first call's arguments for all."""
+    """A conversation in the form of a request: its kind stands for the program, its first call's arguments, if told, for all."""
     calls, turns = dialogue["calls"], dialogue["messages"]
     earlier = {turn["content"] for turn in turns if turn["role"] == "assistant"}
-    follows = any(argument in earlier for call in calls for argument in call["arguments"])
-    kind = "several" if len(calls) > 1 else "follow-up" if follows else "later turn"
+    follows = any(argument in earlier for call in calls for argument in call.get("arguments", ()))
+    kind = dialogue.get("kind") or ("several" if len(calls) > 1 else "follow-up" if follows else "later turn")
     return {
         "request": turns,
         "program": kind,
         "called": [call["program"] for call in calls],
-        "arguments": calls[0]["arguments"],
-        "answer": dialogue["answer"],
+        "arguments": calls[0].get("arguments", []),
+        "answer": calls[0]["answer"] if "answer" not in dialogue else dialogue["answer"],
         "answers": [call["answer"] for call in calls],
     }
 
@@ -195,7 +203,7 @@ def main() -> None:
     new_tokens = arguments.new_tokens or {"general": 48, "long": 400}.get(arguments.kind, 40)
     began = time.time()
     frame = None if arguments.frame is None else arguments.frame.replace("\\n", "\n")
-    if frame is not None and ("{}" not in frame or arguments.kind == "dialogues"):
+    if frame is not None and ("{}" not in frame or isinstance(items[0]["request"], list)):
         parser.error("--frame takes a text that holds {}, for messages: " + repr(arguments.frame))
     found = replies(model, tokenizer, [item["request"] for item in items], new_tokens, arguments.batch, frame)
     if arguments.kind == "general":

@@ -110,7 +110,8 @@ def test_two_processes_read_the_explanations_that_one_reads(tmp_path: Path) -> N
     make_base(tokenizer).save_pretrained(tmp_path / "base")
     tokenizer.save_pretrained(tmp_path / "base")
     recipe = {
-        "base": str(tmp_path / "base"), "examples": 8, "validation": 2, "replies": 0, "sentence_share": 0, "budget": 1000,
+        "base": str(tmp_path / "base"), "examples": 8, "seed": 1, "validation": 2, "replies": 0, "sentence_share": 0,
+        "budget": 1000,
         "heads": {**TINY_HEADS, "head_dropout": 0.0, "reader_dropout": 0.0}, "epochs": 2, "learning_rate": 0.1, "optim": "sgd",
         "use_cpu": True, "warmup": 0.0, "stretch": 1.0, "sample_size": 0, "disable_tqdm": True,
         "then": [{"weigh_explanations": True, "reading_share": 0.01}],

@@ -25,7 +25,7 @@ from neurallib.trainer.shipping import (
     save_heads,
     save_low_rank,
 )
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 from transformers.utils import logging
 from typer.testing import CliRunner
@@ -251,6 +251,30 @@ def test_a_training_goes_on_from_heads_of_a_library_compiled_since(
     described(heads, programs=["sum", *PROGRAMS[1:]])
     with pytest.raises(NeuralLibError, match="trained for the program sum"):
         load_heads(tiny_base, tiny_tokenizer, heads, to_go_on=True)
+
+
+def test_a_training_goes_on_where_the_library_has_got_more_programs(
+    heads: Path, tiny_base: LlamaForCausalLM, tiny_tokenizer: Any, caplog: Any
+) -> None:
+    """What was trained stays; the new programs' keys are those of their docstrings. As they are, such heads are refused."""
+    tensors = load_file(str(heads / "heads.safetensors"))
+    whole = load_heads(copy.deepcopy(tiny_base), tiny_tokenizer, heads).computer
+    tensors["offsets"] = torch.randn(len(PROGRAMS) - 2, tensors["offsets"].shape[1]).half()
+    tensors["descriptions"] = tensors["descriptions"][:-2].contiguous()
+    save_file(tensors, str(heads / "heads.safetensors"))
+    described(heads, programs=PROGRAMS[:-2], libraries={"standard_library": "0" * 64})
+    with pytest.raises(NeuralLibError, match=f"the program none where the standard library has {PROGRAMS[-2]}"):
+        load_heads(copy.deepcopy(tiny_base), tiny_tokenizer, heads)
+    logging.enable_propagation()
+    try:
+        computer = load_heads(tiny_base, tiny_tokenizer, heads, to_go_on=True).computer
+    finally:
+        logging.disable_propagation()
+    assert f"which has {', '.join(PROGRAMS[-2:])} besides" in caplog.text
+    assert computer.programs == PROGRAMS
+    torch.testing.assert_close(computer.offsets[:-2], tensors["offsets"].float())
+    assert not computer.offsets[-2:].any()
+    torch.testing.assert_close(computer.descriptions, whole.descriptions, atol=2e-3, rtol=2e-3)
 
 
 def test_heads_of_another_backbone_are_refused(heads: Path, tiny_base: LlamaForCausalLM, tiny_tokenizer: Any) -> None:

@@ -15,11 +15,12 @@ from conftest import make_tokenizer
 from neurallib.modeling_neurallib.objective import CallBatch, MarginalObjective, lengthened, pieces_text
 from neurallib.modeling_neurallib.selector import UNSEEN
 from neurallib.trainer import features
+from neurallib.trainer import lessons as lessons_module
 from neurallib.trainer.arguments import TrainingArgumentsError
 from neurallib.trainer.checkpoints import MADE_WITH, CheckpointError, SavingError
 from neurallib.trainer.dialogues import Dialogue
 from neurallib.trainer.features import FeatureCache, backbone_hash, lower_layers_alone, multiplies_bf16
-from neurallib.trainer.lessons import PLAIN, Lessons, LessonWriter, collate, conversations
+from neurallib.trainer.lessons import FRAMED, PLAIN, Lessons, LessonWriter, collate, conversations
 from neurallib.trainer.outcomes import decided
 from neurallib.trainer.recipe import Recipe, RecipeError
 from neurallib.trainer.shipping import NeuralLibError, load_heads
@@ -237,6 +238,19 @@ def test_what_the_last_message_explains_by_chance_does_not_hide_the_call(
     assert {("double", "42"), ("reverse", "48")} <= found
 
 
+def test_what_was_asked_about_two_turns_ago_is_searched(tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any) -> None:
+    """Two turns are looked back on, as far as the pieces of an argument lie apart from what is asked; three are not."""
+    writer = LessonWriter(tiny_model, tiny_tokenizer, Recipe())
+    step = dataclasses.replace(FIRST.steps[0], program="double", arguments=("4012",), answer="8024", spans=(((0, 7, 11),),))
+    first, again = ("Number 4012, and 7", "go on"), ("what now, then", "nothing yet")
+    for turns in (1, 2, 3):
+        dialogue = Dialogue((*first, *(turns - 1) * again, "the first number twice"), (step,), "again")
+        lesson = writer.lesson(dialogue, writer.conversation(dialogue, None), labelled=False)
+        (truth,) = writer.truth(dialogue, writer.conversation(dialogue, None))
+        found = set() if lesson is None else {dataclasses.replace(one, candidates=1) for one in lesson.explanations}
+        assert (truth in found) == (turns < 3), turns
+
+
 def test_both_paths_have_one_likelihood(lessons: Lessons, tiny_model: NeuralLibForCausalLM) -> None:
     batch = collate([lessons[i] for i in range(len(lessons))])["batch"]
     cached, _ = MarginalObjective(tiny_model.computer.eval()).score(batch)
@@ -346,6 +360,33 @@ def test_a_message_without_the_chat_template_is_explained(
     lesson = writer.lesson(FIRST, conversation, labelled=False)
     (truth,) = writer.truth(FIRST, conversation)
     assert lesson is not None and truth in {dataclasses.replace(one, candidates=1) for one in lesson.explanations}
+
+
+@pytest.mark.parametrize("within", FRAMED)
+def test_a_message_within_a_frame_is_explained(
+    tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any, within: str
+) -> None:
+    writer = LessonWriter(tiny_model, tiny_tokenizer, Recipe())
+    conversation = writer.conversation(FIRST, None, within=within)
+    text = writer.table.characters(conversation.tokens[: conversation.prompt]).text()
+    assert within.replace("{}", FIRST.messages[0]) in text
+    lesson = writer.lesson(FIRST, conversation, labelled=False)
+    (truth,) = writer.truth(FIRST, conversation)
+    assert lesson is not None and truth in {dataclasses.replace(one, candidates=1) for one in lesson.explanations}
+
+
+def test_some_single_messages_stand_in_a_frame(
+    tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def prompts(share: float) -> list[tuple[int, str, str]]:
+        monkeypatch.setattr(lessons_module, "FRAMED_SHARE", share)
+        writer = LessonWriter(tiny_model, tiny_tokenizer, Recipe(sentence_share=0.0, shares={"general": 0.3, "follow_up": 0.3}))
+        pairs = conversations(writer, "train", 40, tmp_path)
+        return [(len(d.messages), d.messages[0], tiny_tokenizer.decode(c.tokens[: c.prompt])) for d, c in pairs]
+
+    for (messages, message, none), (_, _, every) in zip(prompts(0.0), prompts(1.0), strict=True):
+        assert (none != every) == (messages == 1)
+        assert none == every or any(within.replace("{}", message) in every for within in FRAMED)
 
 
 def test_only_single_messages_stand_without_the_chat_template(
