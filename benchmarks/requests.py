@@ -12,7 +12,7 @@
     python benchmarks/requests.py dialogues   benchmarks/requests_dialogues.jsonl: later turns, follow-ups, two requests in one
     python benchmarks/requests.py conversations  benchmarks/requests_conversations.jsonl: two or three requests in one message,
                                               follow-ups, the same asked of other arguments, another thing of the same
-    python benchmarks/requests.py development_conversations  likewise, and after examples and system messages; failures were looked at
+    python benchmarks/requests.py development_conversations  likewise, with examples, system messages; failures were looked at
     python benchmarks/requests.py examples    benchmarks/requests_examples.jsonl: solved examples stand before the request
     python benchmarks/requests.py decimals    benchmarks/requests_decimals.jsonl: numbers with decimals, by a seventh writer
     python benchmarks/requests.py seen        wordings of the training set, new values

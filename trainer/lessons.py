@@ -51,7 +51,8 @@ _ALPACA = "Below is an instruction that describes a task. Write a response that 
 FRAMED = (
     "### Instruction:\n{}\n\n### Response:", f"{_ALPACA}### Instruction:\n{{}}\n\n### Response:", "Instruction: {}",
     "Q: {}\nA:", "Question: {}\nAnswer:", "Question:\n{}\n\nAnswer:", "Problem: {}\nSolution:", "[INST] {} [/INST]",
-    "<question>\n{}\n</question>", "Answer the following question.\n\n{}", "{}\n\nAnswer:", "Solve the problem below.\n{}", "User: {}\nAssistant:", "Task: {}\nOutput:",
+    "<question>\n{}\n</question>", "Answer the following question.\n\n{}", "{}\n\nAnswer:",
+    "Solve the problem below.\n{}", "User: {}\nAssistant:", "Task: {}\nOutput:",
 )  # fmt: skip
 """How a message stands within the chat template where it comes from a data set or a program."""
 FRAMED_SHARE = 0.06

@@ -18,6 +18,7 @@ from neurallib.modeling_neurallib.machine.operations import Fault
 from neurallib.modeling_neurallib.programs import (
     arithmetic,
     compile_standard_library,
+    everyday,
     expressions,
     lists,
     number_theory,
@@ -27,7 +28,7 @@ from neurallib.modeling_neurallib.programs import (
 )
 from neurallib.modeling_neurallib.programs._limbs import SHORT
 
-SUBJECTS: tuple[ModuleType, ...] = (arithmetic, number_theory, statistics, lists, texts, expressions)
+SUBJECTS: tuple[ModuleType, ...] = (arithmetic, number_theory, statistics, lists, texts, expressions, everyday)
 LIBRARY = standard_library()
 
 integers = st.one_of(st.integers(-20, 20), st.integers(-9_999, 9_999), st.integers(-(10**40), 10**40))
