@@ -720,8 +720,8 @@ class DialogueGenerator:
         # People often ask the same several times, of other arguments.
         alike = rng.random()
         program = rng.choice(self.programs) if alike < 0.4 else None
-        wording = rng.choice(self._short(program)) if program is not None and alike < 0.2 else None
-        requests = [self._part(rng, turns, program, wording) for _ in range(pattern.places)]
+        line = rng.choice(self._short(program)) if program is not None and alike < 0.2 else None
+        requests = [self._part(rng, turns, program, line) for _ in range(pattern.places)]
         answers = yield from _results([(r.program, r.arguments) for r in requests if r.program is not None])
         message, spans = self._together(rng, pattern, requests)
         turns.messages.append(message)
