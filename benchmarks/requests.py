@@ -92,8 +92,8 @@ def as_request(dialogue: dict[str, Any]) -> dict[str, Any]:
         "request": turns,
         "program": kind,
         "called": [call["program"] for call in calls],
-        "arguments": calls[0].get("arguments", []),
-        "answer": calls[0]["answer"] if "answer" not in dialogue else dialogue["answer"],
+        "arguments": calls[0].get("arguments"),
+        "answer": dialogue.get("answer", calls[0]["answer"]),
         "answers": [call["answer"] for call in calls],
     }
 
@@ -158,7 +158,8 @@ def verdict(item: dict[str, Any], text: str, calls: tuple[Any, ...], library: An
         return "exact"
     if not calls or calls[0].program not in item.get("called", [item["program"]]):
         return "selecting"
-    if [folded(a) for a in calls[0].arguments] != [folded(a) for a in item["arguments"]]:
+    told = item["arguments"]
+    if (calls[0].result != item["answer"]) if told is None else [*map(folded, calls[0].arguments)] != [*map(folded, told)]:
         return "reading"
     if calls[0].result is None or calls[0].result != library.run(calls[0].program, *calls[0].arguments):
         return "executing"

@@ -16,12 +16,13 @@ import math
 import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from fractions import Fraction
 from functools import cache
 from random import Random
 from typing import Any
 
 from . import wording as wording_files
-from .drawing import ATTEMPTS, WITH_DECIMALS, Draw
+from .drawing import ATTEMPTS, ROUNDED, WITH_DECIMALS, Draw
 from .material import NAMES, PLACES
 from .tasks import BLOCK, Example, RequestGenerator, random_of
 from .wording import GENERAL, PARAMETERS, Split, TaskError
@@ -97,9 +98,9 @@ class DialogueShares:
         general: one message in which nothing must be called.
         later: one or two earlier turns, then a fresh request, or a message after a result in which nothing must be called.
         follow_up: a message of which one argument is the result of the turn before.
-        again: after a result the same is asked of other arguments, or another thing of the same arguments.
         several: one message with two or three requests.
-        examples: one message with solved examples before the request (:mod:`.worked_examples`).
+        examples: one message with solved examples before the request, or with an instruction alone (:mod:`.worked_examples`).
+        again: after a result the same is asked of other arguments, or another thing of the same arguments.
 
     Raises:
         TaskError: a share is negative, or their sum exceeds 1.
@@ -108,9 +109,9 @@ class DialogueShares:
     general: float = 0.2
     later: float = 0.2
     follow_up: float = 0.2
-    again: float = 0.0
     several: float = 0.12
     examples: float = 0.0
+    again: float = 0.0
 
     def __post_init__(self) -> None:
         values = [getattr(self, field.name) for field in fields(self)]
@@ -144,7 +145,9 @@ _ARGUMENTS_SHARED = {
     for program, names in PARAMETERS.items()
     if names in (("a", "b"), ("numbers",), ("text",)) and program not in ("power", "percentage")
 }
-"""Program → others that can be asked about the same arguments."""
+"""Program that can be asked of the arguments of another → those others."""
+_SAYS_LITTLE = ("not ", "division by zero", "too large")
+"""How results begin of programs that are not for such arguments."""
 _LINE = re.compile(r"(?P<programs>[a-z_]+(?: [a-z_]+)*?)(?: after (?P<after>[a-z_]+))?: (?P<line>.+)")
 _PLACES = re.compile(r"{(first|second|third)}")
 
@@ -300,8 +303,8 @@ _RANGES: dict[tuple[str, str], tuple[int, float]] = {
     ("is_prime", "n"): (0, 99_999),
     ("power", "a"): (0, 9_999),
     ("power", "b"): (0, 12),
-    ("square", "n"): (-99_999, 99_999),
-    ("cube", "n"): (-9_999, 9_999),
+    ("square", "n"): (0, 99_999),
+    ("cube", "n"): (0, 9_999),
     ("text_length", "text"): (0, math.inf),
     ("divide", "a"): (0, math.inf),
     ("divide", "b"): (1, math.inf),
@@ -356,6 +359,24 @@ def _other_number(draw: Draw, program: str, slot: str, earlier: int) -> int:
     if program == "subtract" and earlier > 0 and rng.random() < 0.8:  # mostly something is left
         return draw.up_to(min(draw.limit, earlier)) if slot == "a" else earlier + draw.positive()
     return draw.positive()
+
+
+def _in_order(step: Step) -> Step:
+    """The step itself; raises _Unfit where of two numbers the first that is said is not the first argument."""
+    first = [pieces[0] for pieces in step.spans]
+    if first != sorted(first) and PARAMETERS[step.program] == ("a", "b"):
+        raise _Unfit("the first number is not the first argument")
+    return step
+
+
+def _beside_the_point(program: str, line: str, arguments: Sequence[str], answer: str) -> bool:
+    """Whether a result is not what a person would expect who asks so of these arguments."""
+    if answer.startswith(_SAYS_LITTLE):
+        return True
+    if program != "divide" or ROUNDED.search(line):
+        return False
+    a, b = (Fraction(argument.replace(",", "")) for argument in arguments)
+    return (a / b).denominator > 1
 
 
 # ------------------------------------------------------------------------------------------------- joining of requests
@@ -640,11 +661,14 @@ class DialogueGenerator:
             yield from self._earlier_turn(rng, turns, talk=0.4)
         times = 2 if rng.random() < 0.3 else 1
         if rng.random() < 0.5 or not other:
-            step = yield from self._asked(rng, turns)
+            step = _in_order((yield from self._asked(rng, turns)))
             for _ in range(times):
                 turns.messages.append(step.answer)
                 identifier, line = rng.choice(same)
-                line = line.replace("{arguments}", rng.choice(BARE[PARAMETERS[step.program]]))
+                bare = BARE[PARAMETERS[step.program]]
+                if re.search(r"{arguments}\W*\w", line):  # a text would run into what follows it
+                    bare = tuple(one for one in bare if "{text}" not in one or '"' in one)
+                line = line.replace("{arguments}", rng.choice(bare))
                 step = yield from self._answered(rng, turns, step.program, line, identifier)
             return turns.dialogue([step])
         chosen = [rng.choice(other)]
@@ -654,13 +678,10 @@ class DialogueGenerator:
         asked = [one for one in _ARGUMENTS_SHARED[chosen[0][1]] if one in self.programs]
         if not asked:
             raise _Unfit(f"no program shares its arguments with {chosen[0][1]}")
-        step = yield from self._asked(rng, turns, asked)
-        first = [pieces[0] for pieces in step.spans]
-        if first != sorted(first):
-            raise _Unfit("the first number is not the first argument")
+        step = _in_order((yield from self._asked(rng, turns, asked)))
         for identifier, program, line in chosen:
             (answer,) = yield from _results([(program, step.arguments)])
-            if answer.startswith("not ") or answer == step.answer:
+            if answer == step.answer or _beside_the_point(program, line, step.arguments, answer):
                 raise _Unfit(f"{program} of {step.arguments} says little")
             turns.messages.append(step.answer)
             turns.take(line, identifier)
@@ -705,6 +726,8 @@ class DialogueGenerator:
             wording = rng.choice(shared)
             example = self._requests.filled(rng, wording.programs[0], wording.line)
             answers = yield from _results([(program, example.arguments) for program in wording.programs])
+            if any(answer.startswith(_SAYS_LITTLE) for answer in answers):
+                raise _Unfit(f"{wording.line!r} says little of {example.arguments}")
             turns.take(example.prompt, wording.identifier)
             first = Step.from_example(example, "", 0)
             steps = [
@@ -717,11 +740,10 @@ class DialogueGenerator:
             raise _Unfit(f"no pattern of several requests in the split {self.split!r}")
         pattern = rng.choice(patterns)
         turns.wordings.append(pattern.identifier)
-        # People often ask the same several times, of other arguments.
-        alike = rng.random()
-        program = rng.choice(self.programs) if alike < 0.4 else None
-        line = rng.choice(self._short(program)) if program is not None and alike < 0.2 else None
-        requests = [self._part(rng, turns, program, line) for _ in range(pattern.places)]
+        # People often ask the same several times, of other arguments; half of the time in the same words.
+        program = rng.choice(self.programs) if rng.random() < 0.4 else None
+        worded = rng.choice(self._short_of(program)) if program is not None and rng.random() < 0.5 else None
+        requests = [self._part(rng, turns, program, worded) for _ in range(pattern.places)]
         answers = yield from _results([(r.program, r.arguments) for r in requests if r.program is not None])
         message, spans = self._together(rng, pattern, requests)
         turns.messages.append(message)
@@ -732,7 +754,7 @@ class DialogueGenerator:
         ]
         return turns.dialogue(steps, "\n".join("{}" for _ in steps))
 
-    def _short(self, program: str) -> Sequence[tuple[str, str]]:
+    def _short_of(self, program: str) -> Sequence[tuple[str, str]]:
         """Wordings of a program that can stand beside another request."""
         wordings = _short(program, self.split)
         if not wordings:
@@ -749,7 +771,7 @@ class DialogueGenerator:
         """
         program = rng.choice(self.programs) if program is None else program
         if wording is None:
-            wordings = self._short(program)
+            wordings = self._short_of(program)
             terse = [one for one in wordings if len(one[1]) <= _TERSE] if rng.random() < 0.5 else []
             wording = rng.choice(terse or wordings)
         identifier, line = wording
@@ -769,7 +791,7 @@ class DialogueGenerator:
         for number, (request, after) in enumerate(zip(requests, stretches[1:], strict=True)):
             following = requests[number + 1].prompt[0] if number + 1 < len(requests) else ""
             first = min(start for pieces in request.spans for start, _ in pieces)
-            parts = re.search(r"[\n;|•]|\d|\b(?!and\b)[A-Za-z]", stretches[number]) is not None
+            parts = re.search(r"[\n;|•\d]|\b(?!(and|plus|minus|times|over|with|or|n|by|of)\b)[a-z]", stretches[number], re.I)
             if number and not parts and not any(c.isalpha() for c in request.prompt[:first]):
                 raise _Unfit(f"{request.prompt!r} could be read as part of {message!r}")
             text = _joined(rng, message, request, after + following.upper())

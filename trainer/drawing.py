@@ -19,7 +19,7 @@ BEST_OF = {"maximum", "minimum"}
 """Programs that choose one number of a list."""
 _OF_TWO = re.compile(r"\b(two|bigger|larger|greater|higher|smaller|lesser|lower)\b", re.IGNORECASE)
 """A comparative is mostly of two numbers."""
-_ROUNDED = re.compile(
+ROUNDED = re.compile(
     r"\b(whole|full|rounded?|complete|entire|at most|integer|int|quotient|floor|div|left|remain\w*)\b|//", re.IGNORECASE
 )
 """What says in a story that a quotient is rounded down."""
@@ -35,6 +35,14 @@ _WHOLE = re.compile(
     r"\b(whole|int|integers?|digits?|bits?|natural|years?|born|century|quotient|remainder|mod|modulo)\b|//|%", re.IGNORECASE
 )
 """What says that numbers are whole, or asks for what few ask of others."""
+_SIZES = re.compile(
+    r"\b(side|edge|length|width|height|radius|radii|diameter|area|volume|dose|pixels?|tiles?|rows?|root|deviation|cm|mm|km|m|px|ml|kg|g)\b"
+    r"|[√²³^σ]",
+    re.IGNORECASE,
+)
+"""What says that a number is a size, or would leave in doubt how far its sign reaches."""
+_EITHER_WAY = re.compile(r"\bf?abs|\||differ|apart|distance|\bdist\b|\bgap\b|how far|spread|delta", re.IGNORECASE)
+"""What asks how far two numbers are from each other, whichever is larger."""
 _MONEY = re.compile(r"[$€£]$"), re.compile(r" ?(euros?|dollars?|pounds?|€)\b")
 """What stands before and after an amount of money."""
 _MEASURES = re.compile(
@@ -128,7 +136,8 @@ class Draw:
 
     def _may_have_decimals(self, wording: Wording, places: Sequence[tuple[str, str]]) -> bool:
         """Whether numbers at these places may have decimals."""
-        if self.digits[0] > 3 or _WHOLE.search(wording.line):  # of long numbers the digits are counted
+        line = wording.line.replace("%", "") if self.program == "percentage" else wording.line
+        if self.digits[0] > 3 or _WHOLE.search(line):  # of long numbers the digits are counted
             return False
         measured = any(_MONEY[0].search(before) or _MEASURES.match(after) for before, after in places)
         beside = all(
@@ -324,10 +333,11 @@ def _subtract(draw: Draw, wording: Wording) -> Values:
 
 def _difference(draw: Draw, wording: Wording) -> Values:
     values = draw.years(wording, *draw.pair())
+    if not wording.is_story and _EITHER_WAY.search(wording.line):
+        return draw.with_point(wording, draw.signed(wording, values))
     # A wording that needs the larger number to be one of them calls it a.
-    if values["a"] < values["b"] and (wording.is_story or draw.rng.random() < 0.6):
-        values = {"a": values["b"], "b": values["a"]}
-    return draw.with_point(wording, draw.signed(wording, values))
+    told = draw.with_point(wording, {name: str(value) for name, value in values.items()})
+    return dict(zip(("b", "a"), sorted(told.values(), key=Fraction), strict=True))
 
 
 def _percentage(draw: Draw, wording: Wording) -> Values:
@@ -343,14 +353,17 @@ def _percentage(draw: Draw, wording: Wording) -> Values:
 
 
 def _one(draw: Draw, wording: Wording) -> Values:
-    """Of ``square`` and ``cube`` mostly small numbers; of ``half`` in a story mostly an even one."""
+    """Of ``square`` and ``cube`` mostly small numbers; of ``half`` in a story an even one. Sizes are positive."""
     rng = draw.rng
-    n = draw.number()
+    sized = wording.is_story or _SIZES.search(wording.line) is not None
+    n = draw.positive() if sized else draw.number()
     if draw.program in ("square", "cube") and draw.digits[0] < 3 and rng.random() < 0.8:
-        n = rng.randint(0, 30) if draw.program == "square" or rng.random() < 0.4 else rng.randint(0, 12)
-    elif draw.program == "half" and n % 2 and rng.random() < (0.9 if wording.is_story else 0.4):
+        least = 10 ** (draw.digits[0] - 1) if draw.digits[0] > 1 else int(sized)
+        n = rng.randint(least, 30) if draw.program == "square" or rng.random() < 0.4 else rng.randint(least, 12)
+    elif draw.program == "half" and n % 2 and (wording.is_story or rng.random() < 0.4):
         n += 1 if n < draw.limit else -1
-    return draw.with_point(wording, draw.signed(wording, {"n": n}))
+    values = {"n": str(n)} if sized else draw.signed(wording, {"n": n})
+    return draw.with_point(wording, values)
 
 
 def _compare(draw: Draw, wording: Wording) -> Values:
@@ -383,7 +396,7 @@ def _division(draw: Draw, wording: Wording) -> Values:
     rng = draw.rng
     b = draw.positive()
     # A price or a speed is not rounded down where nobody says so.
-    even = draw.program == "divide" and wording.is_story and not _ROUNDED.search(wording.line)
+    even = draw.program == "divide" and wording.is_story and not ROUNDED.search(wording.line)
     if even:
         a = b * draw.up_to(max(1, draw.limit // b))
     elif rng.random() < 0.5:

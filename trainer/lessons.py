@@ -55,7 +55,6 @@ FRAMED = (
     "Solve the problem below.\n{}", "User: {}\nAssistant:", "Task: {}\nOutput:",
 )  # fmt: skip
 """How a message stands within the chat template where it comes from a data set or a program."""
-FRAMED_SHARE = 0.06
 
 
 @dataclass(frozen=True)
@@ -147,7 +146,8 @@ class LessonWriter:
         """The tokens of a dialogue, with its reply if something must be called.
 
         Args:
-            frame: one of :data:`PLAIN`, in the place of the chat template. within: what is around the last message in the template.
+            frame: one of :data:`PLAIN`, in the place of the chat template. within: one of :data:`FRAMED`, around the last message
+                in the template.
         """
         if frame is None:
             prompt = self.prompt([*dialogue.messages[:-1], within.replace("{}", dialogue.messages[-1])], system)
@@ -373,12 +373,13 @@ def conversations(writer: LessonWriter, split: str, count: int, directory: Path)
     draws = [random.Random(f"{recipe.seed}:{split}:{number}") for number in range(count)]
     systems = [draw.choice(SYSTEM_MESSAGES) if draw.random() < 0.25 else None for draw in draws]
     frames = [_frame(recipe, split, number, dialogue) for number, dialogue in enumerate(dialogues)]
+    within = [_within(recipe, split, number, dialogue, frames[number]) for number, dialogue in enumerate(dialogues)]
     spoken = [
         number
         for number, (dialogue, draw) in enumerate(zip(dialogues, draws, strict=True))
         if len(dialogue.steps) == len(dialogue.messages) == 1
         and draw.random() < recipe.sentence_share
-        and frames[number] is None
+        and (frames[number], within[number]) == (None, "{}")
     ]
     prompts = [writer.prompt(dialogues[number].messages, systems[number]) for number in spoken]
     for number, reply in zip(spoken, sampled_replies(writer, prompts, directory), strict=True):
@@ -387,9 +388,8 @@ def conversations(writer: LessonWriter, split: str, count: int, directory: Path)
         template = spots("\n".join(dialogue.messages), text, [step.answer for step in dialogue.steps])
         if template is not None:
             dialogues[number] = dataclasses.replace(dialogue, reply=template)
-    within = [draw.choice(FRAMED) if draw.random() < FRAMED_SHARE else "{}" for draw in draws]
     return [
-        (dialogue, writer.conversation(dialogue, system, frame, around if len(dialogue.messages) == 1 else "{}"))
+        (dialogue, writer.conversation(dialogue, system, frame, around))
         for dialogue, system, frame, around in zip(dialogues, systems, frames, within, strict=True)
     ]
 
@@ -399,8 +399,20 @@ def _frame(recipe: Recipe, split: str, number: int, dialogue: Dialogue) -> str |
     draw = random.Random(f"plain:{recipe.seed}:{split}:{number}")
     if len(dialogue.messages) > 1 or draw.random() >= recipe.plain_share:
         return None
-    # A message that ends as a frame does is its own.
-    return "{}" if dialogue.messages[0][-1:] in (":", ">", "=", "→") else draw.choice(PLAIN)
+    return "{}" if _is_framed(dialogue) else draw.choice(PLAIN)
+
+
+def _within(recipe: Recipe, split: str, number: int, dialogue: Dialogue, frame: str | None) -> str:
+    """What is around a message within the chat template; mostly nothing."""
+    draw = random.Random(f"framed:{recipe.seed}:{split}:{number}")
+    if len(dialogue.messages) > 1 or frame is not None or _is_framed(dialogue) or draw.random() >= recipe.framed_share:
+        return "{}"
+    return draw.choice(FRAMED)
+
+
+def _is_framed(dialogue: Dialogue) -> bool:
+    """A message that ends as a frame does is its own."""
+    return dialogue.messages[0][-1:] in (":", ">", "=", "→")
 
 
 def written_by_the_backbone(writer: LessonWriter, directory: Path) -> list[Pair]:

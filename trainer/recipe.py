@@ -69,6 +69,7 @@ class Recipe:
         sentence_share: part of the plain requests whose reply is a sentence of the backbone's, with the result put in;
             several results have a line each. reply_tokens: the most tokens that the backbone writes.
         plain_share: part of the conversations of one message that have no chat template around them.
+        framed_share: part of the others of one message in which it stands in a frame ("Question: … Answer:") within the template.
         supervision: "answers" (the search explains them), "calls" (the truth is given), or a share of requests with the truth.
         labelled: program → the share of its requests whose truth is given, where answers alone do not suffice for it.
         budget: exact runs spent on the search of one answer. most_explanations: an answer with more is left out.
@@ -101,6 +102,7 @@ class Recipe:
     reply_tokens: int = 32
     sentence_share: float = 0.08
     plain_share: float = 0.0
+    framed_share: float = 0.0
     supervision: str | float = "answers"
     labelled: dict[str, float] = field(default_factory=dict)
     budget: int = 6_000

@@ -8,6 +8,7 @@ from collections import Counter
 from fractions import Fraction
 from hashlib import sha256
 from itertools import pairwise
+from random import Random
 from types import SimpleNamespace
 
 import pytest
@@ -160,6 +161,27 @@ def test_several_requests_stand_in_order_and_apart(library):
             assert end < start
             between = dialogue.messages[0][end:start]
             assert "\n" in between or any(c.isalpha() for c in between), dialogue
+
+
+@pytest.mark.parametrize(
+    ("line", "apart"),
+    [
+        ("{first} plus {second}", False), ("{first} And {second}", False), ("{first} , {second}", False),
+        ("1. {first} 2. {second}", True), ("{first}; {second}", True), ("{first}\n{second}", True),
+        ("{first} and then {second}", True),
+    ],
+)  # fmt: skip
+def test_formulas_stand_beside_each_other_where_it_is_clear_that_they_are_two(line, apart, library):
+    spans = (((0, 1),), ((4, 5),))
+    requests = [Example(text, None, "add", tuple(text.split(" + ")), spans, "add:0") for text in ("1 + 2", "3 + 4")]
+    generator, pattern = DialogueGenerator(0, library=library), dialogues._Joined("several:0", line, ())
+    if not apart:
+        with pytest.raises(dialogues._Unfit, match="could be read as part of"):
+            generator._together(Random(0), pattern, requests)
+        return
+    message, spans = generator._together(Random(0), pattern, requests)
+    told = [[message[start:end] for pieces in own for start, end in pieces] for own in spans]
+    assert told == [["1", "2"], ["3", "4"]]
 
 
 def test_examples_are_solved_rightly_before_the_request(library, monkeypatch):

@@ -6,10 +6,11 @@ import subprocess
 import sys
 from collections import Counter
 from fractions import Fraction
+from random import Random
 from types import SimpleNamespace
 
 import pytest
-from neurallib.trainer import tasks
+from neurallib.trainer import drawing, tasks
 from neurallib.trainer import wording as wording_files
 from neurallib.trainer.tasks import Example, RequestGenerator
 from neurallib.trainer.wording import GENERAL, PARAMETERS, TaskError, Wording, is_validation, load, wordings
@@ -81,6 +82,42 @@ def test_every_wording_renders(program, monkeypatch):
 @pytest.mark.parametrize("program", [*PARAMETERS, GENERAL])
 def test_no_wording_twice_within_a_program(program):
     assert [line for line, times in Counter(wordings(program)).items() if times > 1] == []
+
+
+def test_no_wording_asks_for_two_programs():
+    worded = {program: {line.lower() for line in wordings(program)} for program in PARAMETERS}
+    asked = Counter(line for lines in worded.values() for line in lines if "{a}" in line or "{n}" in line)
+    assert [line for line, times in asked.items() if times > 1] == []
+
+
+def values_of(program, wording, draws=4):
+    """Arguments that are drawn for a wording, as numbers."""
+    for seed in range(draws):
+        values = drawing.DRAWERS[program](drawing.Draw(Random(seed), (1, 4), (2, 8), program), wording)
+        yield {name: written(value) for name, value in values.items()}
+
+
+def test_the_larger_number_of_a_difference_is_the_first_where_it_matters():
+    either_way = 0
+    for wording in load("difference"):
+        symmetric = drawing._EITHER_WAY.search(wording.line) is not None and not wording.is_story
+        either_way += symmetric
+        assert symmetric or all(drawn["a"] >= drawn["b"] for drawn in values_of("difference", wording)), wording.line
+    assert 60 < either_way < 200
+
+
+@pytest.mark.parametrize("program", ["square", "cube", "double", "half"])
+@pytest.mark.parametrize("line", ["{n} cm wide", "side {n}, area?", "{n}²", "√x = {n}", "{name} has {n} {things}"])
+def test_sizes_are_positive(program, line):
+    wording = Wording(f"{program}:0", line, tuple(wording_files.SLOT.split(line)))
+    assert all(drawn["n"] > 0 for drawn in values_of(program, wording, 60))
+
+
+def test_percentages_are_of_money_too():
+    line = "{a}% of ${b}"
+    wording = Wording("percentage:0", line, tuple(wording_files.SLOT.split(line)))
+    assert any(drawn["b"].denominator > 1 for drawn in values_of("percentage", wording, 60))
+    assert all(0 < drawn["a"] <= 100 for drawn in values_of("percentage", wording, 60))
 
 
 def test_the_stream_is_a_function_of_the_seed_and_the_index():

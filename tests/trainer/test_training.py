@@ -15,7 +15,6 @@ from conftest import make_tokenizer
 from neurallib.modeling_neurallib.objective import CallBatch, MarginalObjective, lengthened, pieces_text
 from neurallib.modeling_neurallib.selector import UNSEEN
 from neurallib.trainer import features
-from neurallib.trainer import lessons as lessons_module
 from neurallib.trainer.arguments import TrainingArgumentsError
 from neurallib.trainer.checkpoints import MADE_WITH, CheckpointError, SavingError
 from neurallib.trainer.dialogues import Dialogue
@@ -376,16 +375,16 @@ def test_a_message_within_a_frame_is_explained(
 
 
 def test_some_single_messages_stand_in_a_frame(
-    tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any, tmp_path: Path
 ) -> None:
     def prompts(share: float) -> list[tuple[int, str, str]]:
-        monkeypatch.setattr(lessons_module, "FRAMED_SHARE", share)
-        writer = LessonWriter(tiny_model, tiny_tokenizer, Recipe(sentence_share=0.0, shares={"general": 0.3, "follow_up": 0.3}))
+        recipe = Recipe(sentence_share=0.0, framed_share=share, shares={"general": 0.3, "follow_up": 0.3})
+        writer = LessonWriter(tiny_model, tiny_tokenizer, recipe)
         pairs = conversations(writer, "train", 40, tmp_path)
         return [(len(d.messages), d.messages[0], tiny_tokenizer.decode(c.tokens[: c.prompt])) for d, c in pairs]
 
     for (messages, message, none), (_, _, every) in zip(prompts(0.0), prompts(1.0), strict=True):
-        assert (none != every) == (messages == 1)
+        assert (none != every) == (messages == 1 and message[-1:] not in ":>=→")
         assert none == every or any(within.replace("{}", message) in every for within in FRAMED)
 
 
