@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from itertools import pairwise, permutations
@@ -582,11 +582,14 @@ class MarginalObjective:
         alone = torch.where(explained, weighed, total)
         return torch.cat([alone[:, None], terms[:, 1:]], dim=1).logsumexp(1), calls
 
-    def weighed(self, batch: CallBatch) -> list[list[Explanation]]:
+    def weighed(self, batch: CallBatch, unknown: Collection[int] = ()) -> list[list[Explanation]]:
         """The explanations of each row that are not negligible, with how the reader reads them: the first half of a step of EM.
 
         What is left out has next to no part in p(reply) as the heads see it now, would teach next to nothing, and cost what the
         others cost. Heads that are sure of what is wrong leave out what is right.
+
+        Args:
+            unknown: programs that the heads were never trained for: their explanations stay as they are.
         Source: Neal & Hinton, A view of the EM algorithm that justifies incremental, sparse, and other variants, 1998.
         """
         computer = self.computer
@@ -610,7 +613,10 @@ class MarginalObjective:
         for explanations in batch.explanations:
             told = [(replace(one, read=share), part) for one, (share, part) in zip(explanations, found, strict=False)]
             least = NEGLIGIBLE * max((part for _, part in told), default=0.0)
-            rows.append([one for one, part in told if part >= least])
+            asked = zip(explanations, told, strict=True)
+            rows.append(
+                [old if old.program in unknown else new for old, (new, part) in asked if old.program in unknown or part >= least]
+            )
         return rows
 
     def _labellings(

@@ -10,7 +10,7 @@ import os
 import random
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -326,12 +326,13 @@ def collate(items: Sequence[dict[str, Any]]) -> dict[str, CallBatch]:
 
 
 def weighed(
-    lessons: Lessons, process: int = 0, processes: int = 1, batch_size: int = 32
+    lessons: Lessons, process: int = 0, processes: int = 1, batch_size: int = 32, unknown: Collection[int] = ()
 ) -> list[tuple[int, tuple[Explanation, ...]]]:
     """The explanations of lessons as the heads see them: see :meth:`MarginalObjective.weighed`.
 
     Args:
         process, processes: of the lessons that have explanations, every ``processes``-th from ``process`` on is weighed.
+        unknown: programs that the heads were never trained for.
     Returns:
         numbers of lessons, and their explanations.
     """
@@ -345,7 +346,7 @@ def weighed(
         for start in range(0, len(numbers), batch_size):
             chosen = numbers[start : start + batch_size]
             batch = collate([lessons[number] for number in chosen])["batch"].to(lessons.computer.offsets.device)
-            found += zip(chosen, map(tuple, objective.weighed(batch)), strict=True)
+            found += zip(chosen, map(tuple, objective.weighed(batch, unknown)), strict=True)
             bar.update(len(chosen))
     lessons.computer.train(training)
     return found

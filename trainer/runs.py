@@ -212,6 +212,14 @@ def model_of(recipe: Recipe) -> tuple[NeuralLibForCausalLM, Any]:
     return model, tokenizer
 
 
+def unknown_programs(recipe: Recipe, model: NeuralLibForCausalLM) -> frozenset[int]:
+    """The programs that the heads of ``start_from`` were never trained for: the library has got them since."""
+    before = {} if recipe.start_from is None else _json_of(Path(recipe.start_from) / "heads_config.json")
+    names = model.computer.programs
+    known = set(before.get("programs") or names)
+    return frozenset(number for number, name in enumerate(names) if name not in known)
+
+
 def _hold_out(model: NeuralLibForCausalLM, programs: Sequence[str]) -> None:
     """These programs cannot be called; what a fresh selector was given of their descriptions it forgets.
 
@@ -247,7 +255,8 @@ def _train_heads(
     training, validation = (with_features(part, model, recipe, data) for part in (lessons, held_out))
     judged = lessons[:400]  # with all of their explanations
     if recipe.weigh_explanations:
-        read = dict(gather_object(weighed(training, arguments.process_index, arguments.world_size)))
+        asked = weighed(training, arguments.process_index, arguments.world_size, unknown=unknown_programs(recipe, model))
+        read = dict(gather_object(asked))
         for number, explanations in read.items():
             lessons[number] = lessons[number].with_explanations(explanations, training.end)
         training = Lessons(lessons, training.cache, model.computer)

@@ -256,6 +256,38 @@ def test_explanations_are_weighed_by_the_reader(lessons: Lessons, tiny_model: Ne
         assert one.read == pytest.approx(math.log(share), abs=1e-4)
 
 
+def test_what_the_heads_never_learned_they_do_not_leave_out(
+    lessons: Lessons,  # noqa: F811
+    tiny_model: NeuralLibForCausalLM,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The explanations by such a program stay as they are; of the others those are left that would be left without it."""
+    monkeypatch.setattr(objective_module, "NEGLIGIBLE", 1.0)  # all but the best
+    usual, program = dict(weighed(lessons)), tiny_model.computer.programs.index("add")
+    found = dict(weighed(lessons, unknown={program}))
+    own = 0
+    for number, explanations in found.items():
+        asked = [one for one in lessons.lessons[number].explanations if one.program == program]
+        assert [one for one in explanations if one.program == program] == asked
+        assert all(one.read is None for one in asked)
+        others = [one for one in usual[number] if one.program != program]
+        assert [dataclasses.replace(one, read=None) for one in explanations if one.program != program] == [
+            dataclasses.replace(one, read=None) for one in others
+        ]
+        own += len(asked)
+    assert own > sum(one.program == program for explanations in usual.values() for one in explanations) > 0
+
+
+def test_programs_that_the_library_has_got_since_are_unknown_to_heads(
+    tiny_model: NeuralLibForCausalLM, tmp_path: Path
+) -> None:
+    names = tiny_model.computer.programs
+    for known, unknown in ((names, set()), (names[:-1], {len(names) - 1}), (None, set())):
+        (tmp_path / "heads_config.json").write_text(json.dumps({} if known is None else {"programs": known}))
+        assert runs.unknown_programs(Recipe(start_from=str(tmp_path)), tiny_model) == unknown
+    assert runs.unknown_programs(Recipe(), tiny_model) == set()
+
+
 def test_a_lesson_keeps_its_features_when_explanations_are_left_out() -> None:
     """What is left may explain the whole reply, of which the prompt alone would be heard, had there been no others."""
     whole, part = (Explanation(2, 0, (((0, 1),),), 0, length) for length in (2, 1))
