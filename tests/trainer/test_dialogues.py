@@ -160,7 +160,7 @@ def test_several_requests_stand_in_order_and_apart(library):
             end, start = max(e for _, e in one), min(s for s, _ in other)
             assert end < start
             between = dialogue.messages[0][end:start]
-            assert "\n" in between or any(c.isalpha() for c in between), dialogue
+            assert re.search(r"[\n;|•\d]", between) or any(c.isalpha() for c in between), dialogue
 
 
 @pytest.mark.parametrize(
