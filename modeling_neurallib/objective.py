@@ -582,7 +582,9 @@ class MarginalObjective:
         alone = torch.where(explained, weighed, total)
         return torch.cat([alone[:, None], terms[:, 1:]], dim=1).logsumexp(1), calls
 
-    def weighed(self, batch: CallBatch, unknown: Collection[int] = ()) -> list[list[Explanation]]:
+    def weighed(
+        self, batch: CallBatch, unknown: Collection[int] = (), kept: Collection[int] = ()
+    ) -> list[list[Explanation]]:
         """The explanations of each row that are not negligible, with how the reader reads them: the first half of a step of EM.
 
         What is left out has next to no part in p(reply) as the heads see it now, would teach next to nothing, and cost what the
@@ -590,6 +592,7 @@ class MarginalObjective:
 
         Args:
             unknown: programs that the heads were never trained for: their explanations stay as they are.
+            kept: programs that the heads are not to be trusted about: no explanation of theirs is negligible.
         Source: Neal & Hinton, A view of the EM algorithm that justifies incremental, sparse, and other variants, 1998.
         """
         computer = self.computer
@@ -615,7 +618,11 @@ class MarginalObjective:
             least = NEGLIGIBLE * max((part for _, part in told), default=0.0)
             asked = zip(explanations, told, strict=True)
             rows.append(
-                [old if old.program in unknown else new for old, (new, part) in asked if old.program in unknown or part >= least]
+                [
+                    old if old.program in unknown else new
+                    for old, (new, part) in asked
+                    if old.program in unknown or old.program in kept or part >= least
+                ]
             )
         return rows
 

@@ -458,7 +458,7 @@ class DialogueGenerator:
     """A deterministic, endless stream of conversations.
 
     Args:
-        seed, split, digits, list_length, programs, library: as for :class:`~neurallib.trainer.tasks.RequestGenerator`.
+        seed, split, digits, list_length, programs, library, mistyped: as for :class:`~neurallib.trainer.tasks.RequestGenerator`.
         emphasis: program → how many times each of its wordings is in a round of all, where a message is one request alone; 1 by
             default.
 
@@ -475,8 +475,9 @@ class DialogueGenerator:
         programs: Sequence[str] | None = None,
         library: Any | None = None,
         emphasis: Mapping[str, int] | None = None,
+        mistyped: float = 0.0,
     ):
-        self._requests = RequestGenerator(seed, split, digits, list_length, programs, library)
+        self._requests = RequestGenerator(seed, split, digits, list_length, programs, library, mistyped)
         self.emphasis = dict(emphasis or {})
         for program, times in self.emphasis.items():
             if program not in self._requests.programs or type(times) is not int or times < 1:

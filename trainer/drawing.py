@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from math import gcd
 from random import Random
 
 from .material import CLAUSES, NAMES, PLACES, SENTENCE_PATTERNS, SENTENCES, SETS_OFF, THINGS, WORDS
@@ -41,7 +42,13 @@ _SIZES = re.compile(
     re.IGNORECASE,
 )
 """What says that a number is a size, or would leave in doubt how far its sign reaches."""
-_EITHER_WAY = re.compile(r"\bf?abs|\||differ|apart|distance|\bdist\b|\bgap\b|how far|spread|delta", re.IGNORECASE)
+_HEADS = re.compile(
+    r"{things}|\b(people|persons|pupils|students|children|kids|nurses|guests|members|employees|workers|voters?|votes|players|answers"
+    r"|questions|marbles|seats|tickets|boxes|eggs|trees|animals|cars|houses|items|units)\b",
+    re.IGNORECASE,
+)
+"""What is counted whole."""
+_EITHER_WAY = re.compile(r"\bf?abs(?!en)|\||differ|apart|distance|\bdist\b|\bgap\b|how far|spread|delta", re.IGNORECASE)
 """What asks how far two numbers are from each other, whichever is larger."""
 _MONEY = re.compile(r"[$€£]$"), re.compile(r" ?(euros?|dollars?|pounds?|€)\b")
 """What stands before and after an amount of money."""
@@ -324,11 +331,11 @@ def _add(draw: Draw, wording: Wording) -> Values:
 
 
 def _subtract(draw: Draw, wording: Wording) -> Values:
-    a, b = draw.years(wording, *draw.pair()).values()
+    drawn = draw.with_point(wording, draw.signed(wording, draw.years(wording, *draw.pair())))
     # The greater number is no sign of which one is taken from, but in a story, where one seldom gives more than one has.
-    if a < b and draw.rng.random() < (0.98 if wording.is_story else 0.15):
-        a, b = b, a
-    return draw.with_point(wording, draw.signed(wording, {"a": a, "b": b}))
+    if Fraction(drawn["a"]) < Fraction(drawn["b"]) and draw.rng.random() < (0.98 if wording.is_story else 0.15):
+        return {"a": drawn["b"], "b": drawn["a"]}
+    return drawn
 
 
 def _difference(draw: Draw, wording: Wording) -> Values:
@@ -347,6 +354,10 @@ def _percentage(draw: Draw, wording: Wording) -> Values:
     if kind > 0.92:
         a = f"{rng.randint(1, 30)}.{rng.choice((5, 5, 25, 75))}"
     b = draw.positive()
+    if wording.is_story and a.isdecimal() and _HEADS.search(wording.line):
+        step = 100 // gcd(int(a), 100)
+        b = step * rng.randint(1, max(1, draw.limit // step))  # of people, none is cut in two
+        return {"a": a, "b": str(b)}
     if b > 9 and rng.random() < 0.4:
         b -= b % 10
     return {"a": a, **draw.with_point(wording, {"b": str(b)})}

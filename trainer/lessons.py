@@ -326,13 +326,18 @@ def collate(items: Sequence[dict[str, Any]]) -> dict[str, CallBatch]:
 
 
 def weighed(
-    lessons: Lessons, process: int = 0, processes: int = 1, batch_size: int = 32, unknown: Collection[int] = ()
+    lessons: Lessons,
+    process: int = 0,
+    processes: int = 1,
+    batch_size: int = 32,
+    unknown: Collection[int] = (),
+    kept: Collection[int] = (),
 ) -> list[tuple[int, tuple[Explanation, ...]]]:
     """The explanations of lessons as the heads see them: see :meth:`MarginalObjective.weighed`.
 
     Args:
         process, processes: of the lessons that have explanations, every ``processes``-th from ``process`` on is weighed.
-        unknown: programs that the heads were never trained for.
+        unknown: programs that the heads were never trained for. kept: programs that they are not to be trusted about.
     Returns:
         numbers of lessons, and their explanations.
     """
@@ -346,7 +351,7 @@ def weighed(
         for start in range(0, len(numbers), batch_size):
             chosen = numbers[start : start + batch_size]
             batch = collate([lessons[number] for number in chosen])["batch"].to(lessons.computer.offsets.device)
-            found += zip(chosen, map(tuple, objective.weighed(batch, unknown)), strict=True)
+            found += zip(chosen, map(tuple, objective.weighed(batch, unknown, kept)), strict=True)
             bar.update(len(chosen))
     lessons.computer.train(training)
     return found
@@ -367,7 +372,9 @@ def conversations(writer: LessonWriter, split: str, count: int, directory: Path)
     told = recipe.emphasis if split == "train" else {}
     emphasis = {program: times for program, times in told.items() if program not in recipe.held_out_programs}
     try:
-        generator = DialogueGenerator(recipe.seed, split, programs=asked, emphasis=emphasis)  # type: ignore[arg-type]
+        generator = DialogueGenerator(
+            recipe.seed, split, programs=asked, emphasis=emphasis, mistyped=recipe.mistyped_share  # type: ignore[arg-type]
+        )
     except TaskError as error:
         raise RecipeError(str(error)) from error
     dialogues = list(generator.dialogues(count, shares))

@@ -179,7 +179,7 @@ kg g km m cm mm miles metres feet litres l ml minutes min h hours seconds days y
 points pts goals votes people pages steps % percent degrees °C ° items calories kWh
 """)
 SETS_OFF = frozenset(
-    (*(2 * mark for mark in "\"'`*_|~"), *map("".join, product("“”‘’«»", repeat=2)), "()", "[]", "><")
+    (*(2 * mark for mark in "\"'`*_|~"), *map("".join, product("“”‘’«»", repeat=2)), "()", "[]", "><", "<>", "„“")
 )
 """What stands before and after a text in a wording that leaves no doubt where it ends."""
 QUOTES = (("“", "”"), ("`", "`"), ("‘", "’"), ("«", "»"), ("'", "'"), ("'", "'"), ("'", "'"), *((('"', '"'),) * 7))

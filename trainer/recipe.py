@@ -26,7 +26,7 @@ STANDARD = "standard"
 
 CHANGING = (
     "epochs", "batch_size", "learning_rate", "weight_decay", "warmup", "prompt_weight", "stretch", "tempering",
-    "weigh_explanations", "arguments",
+    "weigh_explanations", "keep_explanations", "arguments",
 )  # fmt: skip
 """Keys of a recipe in which the runs of ``then`` may differ, beside arguments of training."""
 
@@ -36,6 +36,9 @@ GOING_BEFORE = {
     "warmup": ("warmup_steps", "warmup_ratio"),
 }
 """Keys of a recipe → arguments of training that go before them; those of other keys have the key's name."""
+
+SHARES = ("plain_share", "framed_share", "mistyped_share", "sentence_share")
+"""Keys of a recipe that are a part of something, 0…1."""
 
 WITHOUT_EFFECT = (
     "log", "save_", "sample_", "report_to", "disable_tqdm", "run_name", "project", "trackio_", "push_to_hub", "hub_", "use_cpu",
@@ -69,6 +72,7 @@ class Recipe:
         sentence_share: part of the plain requests whose reply is a sentence of the backbone's, with the result put in;
             several results have a line each. reply_tokens: the most tokens that the backbone writes.
         plain_share: part of the conversations of one message that have no chat template around them.
+        mistyped_share: part of the requests that look as if typed in a hurry: small letters, a letter left out or swapped.
         framed_share: part of the others of one message in which it stands in a frame ("Question: … Answer:") within the template.
         supervision: "answers" (the search explains them), "calls" (the truth is given), or a share of requests with the truth.
         labelled: program → the share of its requests whose truth is given, where answers alone do not suffice for it.
@@ -81,7 +85,8 @@ class Recipe:
         then: what comes after, of heads on generated requests: for each further run, the keys in which it differs from
             the first. It goes on from the heads of the one before, over the same conversations.
         weigh_explanations: before a run the heads of ``start_from`` read all explanations of the lessons, and steps in which
-            nothing is read take their word: see ``Explanation.read``.
+            nothing is read take their word: see ``Explanation.read``. What has next to no part in them is left out.
+        keep_explanations: programs none of whose explanations is left out, because the heads of ``start_from`` know them badly.
         start_from: a folder of trained heads (``heads`` of another run) to go on from, with what LoRA added to their backbone.
         seed, epochs, batch_size, learning_rate, weight_decay, warmup: of the optimisation.
         library: "standard", or a folder or Hub id of another.
@@ -103,6 +108,7 @@ class Recipe:
     sentence_share: float = 0.08
     plain_share: float = 0.0
     framed_share: float = 0.0
+    mistyped_share: float = 0.0
     supervision: str | float = "answers"
     labelled: dict[str, float] = field(default_factory=dict)
     budget: int = 6_000
@@ -114,6 +120,7 @@ class Recipe:
     heads: dict[str, Any] = field(default_factory=dict)
     then: list[dict[str, Any]] = field(default_factory=list)
     weigh_explanations: bool = False
+    keep_explanations: list[str] = field(default_factory=list)
     start_from: str | None = None
     seed: int = 0
     epochs: float = 6.0
@@ -193,6 +200,9 @@ class Recipe:
                 values[key] = _number(value)
             if not isinstance(values[key], accepts) or (isinstance(value, bool) and bool not in accepts):
                 raise RecipeError(f"{key} must be {' or '.join(t.__name__ for t in accepts)}, found {value!r}")
+            if key in SHARES and not 0 <= values[key] <= 1:
+                raise RecipeError(f"{key} is a part of the conversations: expected 0…1, found {value!r}")
+        _check_asked("keep_explanations", values.get("keep_explanations", ()))
         return values
 
     def parts(self) -> list[Recipe]:
@@ -272,11 +282,7 @@ class Recipe:
         Raises:
             RecipeError: ``held_out_programs`` holds a program for which there are no requests, or leaves none to ask for.
         """
-        for name in self.held_out_programs:
-            if str(name) not in PARAMETERS:
-                nearest = difflib.get_close_matches(str(name), PARAMETERS, n=1)
-                hint = f"did you mean {nearest[0]!r}?" if nearest else f"expected some of {', '.join(PARAMETERS)}"
-                raise RecipeError(f"held_out_programs holds {name!r}, for which no requests are generated; {hint}")
+        _check_asked("held_out_programs", self.held_out_programs)
         asked = tuple(program for program in PARAMETERS if program not in self.held_out_programs)
         if not asked:
             raise RecipeError("held_out_programs leaves no program to ask for: hold fewer out")
@@ -302,6 +308,19 @@ class Recipe:
                 raise RecipeError(f"{name} of the recipe has no {value!r}; {hint}")
         assert config is not None
         return config(**told)
+
+
+def _check_asked(key: str, names: Iterable[Any]) -> None:
+    """Refuses a list that holds what generated conversations never ask for.
+
+    Raises:
+        RecipeError: it does; the nearest program is named.
+    """
+    for name in names:
+        if str(name) not in PARAMETERS:
+            nearest = difflib.get_close_matches(str(name), PARAMETERS, n=1)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else f"expected some of {', '.join(PARAMETERS)}"
+            raise RecipeError(f"{key} holds {name!r}, for which no requests are generated; {hint}")
 
 
 PLAIN = (bool, int, float, str, list, dict, type(None))

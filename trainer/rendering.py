@@ -33,6 +33,9 @@ _OF_ALL_KINDS = re.compile(
     r"\b(things|objects|items|animals|pets|fruits?|vegetables|toys|tools|instruments|pieces|goods|articles)\b", re.IGNORECASE
 )
 """What says in a sum that things of several kinds are counted together."""
+_CODE = re.compile(r"[][(){}<>=_`|\\/*^]")
+"""What a wording that is code holds, in which nobody leaves letters out."""
+_LONG_WORD = re.compile(r"[A-Za-z]{4,}")
 _STORY_LISTS = {"sum_numbers", "maximum", "minimum", "mean", "count_numbers", "sort_ascending", "sort_descending"}
 _TEXT_RESULTS = {"reverse_text", "compare", "is_prime", "sort_ascending", "sort_descending", "reverse_list"}
 
@@ -105,8 +108,8 @@ def _render_list(
         pair = '""' if style == "quotes" else style
         separator = rng.choice((", ", ", ", ",", " "))
         return [(pair[0], _FIXED), *_joined(numbers, separator, separator, owner), (pair[1], _FIXED)]
-    if len(numbers) == 2 and style == ", and":
-        style = "and"
+    if len(numbers) == 2:
+        style = {", and": "and", ",": ", "}.get(style, style)  # "22,44" could be one number
     if style in ("and", ", and", "&"):
         return _joined(numbers, ", ", {"and": " and ", ", and": ", and ", "&": " & "}[style], owner)
     return _joined(numbers, style, style, owner)
@@ -189,8 +192,9 @@ def _render_text(rng: Random, text: str, before: str, after: str, owner: int) ->
     edge_before = not before or before[-1] == "\n" or before.endswith(": ")
     edge_after = not after or after[0] == "\n"
     plain = all(c.isalnum() for c in text)
-    ends = text[-1].isalnum() or edge_after
-    clear = plain or (ends and ((edge_before and (edge_after or after[0] in ".,")) or (edge_after and bool(before))))
+    alone = edge_before and edge_after
+    apart = edge_before and after[:1] in (".", ",") and "," not in text
+    clear = plain or alone or (text[-1].isalnum() and (apart or (edge_after and bool(before))))
     glued = bool((before and before[-1].isalnum()) or (after and after[0].isalnum()))
     if not clear or glued or rng.random() < 0.5:
         fitting = [marks for marks in QUOTES if not any(mark in text for mark in marks)]
@@ -328,13 +332,48 @@ def augment(rng: Random, segments: list[Segment], program: str, fillers: Mapping
         numeric = program not in _TEXT_RESULTS and rng.random() < (0.3 if program != GENERAL else 0.1)
         trail = rng.choice(NUMBER_TRAILS if numeric else TRAILS)
         last, owner = result[-1]
-        if bare_text and owner >= 0:
+        if (bare_text and owner >= 0) or last[-1] in ":=":  # else it would be taken for what is asked
             gap = "\n"
         elif last[-1] in ".?!":
             gap = rng.choice((" ", " ", " ", "\n"))
         else:
             gap = rng.choice((". ", "\n", ", ", " ")) if trail[0].islower() else rng.choice((". ", "\n"))
         result.append((gap + trail, _WORDING))
+    return result
+
+
+def mistyped(rng: Random, segments: list[Segment]) -> list[Segment]:
+    """As typed in a hurry: small letters, no apostrophes, no mark at the end, a letter or two swapped, left out or doubled.
+
+    Arguments stay as they are.
+    """
+    result = list(segments)
+    if rng.random() < 0.7:
+        result = [(text.lower() if owner == _WORDING else text, owner) for text, owner in result]
+    if rng.random() < 0.6:
+        result = [
+            (re.sub(r"(?<=[A-Za-z])['’](?=[a-z])", "", text) if owner == _WORDING else text, owner)
+            for text, owner in result
+        ]
+    last, owner = result[-1]
+    if owner == _WORDING and len(result) > 1 and rng.random() < 0.6:
+        result[-1] = (last.rstrip(".?!").rstrip(" ") or last, owner)
+    if any(owner == _WORDING and _CODE.search(text) for text, owner in result):
+        return result
+    for _ in range(rng.choice((0, 1, 1, 2))):
+        words = [
+            (at, match)
+            for at, (text, owner) in enumerate(result)
+            if owner == _WORDING
+            for match in _LONG_WORD.finditer(text)
+        ]
+        if not words:
+            break
+        at, match = rng.choice(words)
+        text, where = result[at][0], rng.randint(match.start() + 1, match.end() - 2)
+        letter, following = text[where], text[where + 1]
+        typed = rng.choice((following + letter, following, letter + letter + following))
+        result[at] = (text[:where] + typed + text[where + 2 :], _WORDING)
     return result
 
 

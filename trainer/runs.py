@@ -255,7 +255,8 @@ def _train_heads(
     training, validation = (with_features(part, model, recipe, data) for part in (lessons, held_out))
     judged = lessons[:400]  # with all of their explanations
     if recipe.weigh_explanations:
-        asked = weighed(training, arguments.process_index, arguments.world_size, unknown=unknown_programs(recipe, model))
+        kept = {model.computer.programs.index(name) for name in recipe.keep_explanations}
+        asked = weighed(training, arguments.process_index, arguments.world_size, unknown=unknown_programs(recipe, model), kept=kept)
         read = dict(gather_object(asked))
         for number, explanations in read.items():
             lessons[number] = lessons[number].with_explanations(explanations, training.end)

@@ -25,7 +25,7 @@ from random import Random
 from typing import Any, Protocol
 
 from .drawing import ATTEMPTS, DRAWERS, Draw, Values
-from .rendering import assemble, augment, drawn_fillers, render
+from .rendering import assemble, augment, drawn_fillers, mistyped, render
 from .wording import GENERAL, PARAMETERS, SLOT, Split, TaskError, Wording, select
 
 BLOCK = 128  # examples whose programs run in one batch; changes nothing in the stream
@@ -98,9 +98,10 @@ class RequestGenerator:
         list_length: least and most numbers of a list, 2 ≤ least ≤ most.
         programs: the programs to ask for; all of ``PARAMETERS`` by default.
         library: where answers come from; the standard library by default.
+        mistyped: part of the requests that look as if typed in a hurry, 0…1.
 
     Raises:
-        TaskError: a program without phrasings, an unknown split, or a range that is none.
+        TaskError: a program without phrasings, an unknown split, or a range or a part that is none.
     """
 
     def __init__(
@@ -111,7 +112,10 @@ class RequestGenerator:
         list_length: tuple[int, int] = (2, 8),
         programs: Sequence[str] | None = None,
         library: Any | None = None,
+        mistyped: float = 0.0,
     ):
+        if not 0 <= mistyped <= 1:
+            raise TaskError(f"mistyped is {mistyped}; expected a part from 0 to 1")
         if split not in ("train", "validation", "all"):
             raise TaskError(f"unknown split {split!r}; expected train, validation or all")
         for name, (low, high), least in (("digits", digits, 1), ("list_length", list_length, 2)):
@@ -126,6 +130,7 @@ class RequestGenerator:
             raise TaskError("no programs to ask for; leave programs out for all")
         for program in self.programs:
             select(program, split)
+        self.mistyped = mistyped
         self._library: _Library | None = library
         self._drawn: dict[str, int] = {}
 
@@ -222,6 +227,8 @@ class RequestGenerator:
         segments = render(rng, wording, values, program, fillers)
         if rng.random() < surrounded:
             segments = augment(rng, segments, program, fillers)
+        if self.mistyped and rng.random() < self.mistyped:
+            segments = mistyped(rng, segments)
         names = PARAMETERS.get(program, ())
         prompt, spans = assemble(segments, len(names))
         arguments = tuple(", ".join(prompt[start:end] for start, end in pieces) for pieces in spans)

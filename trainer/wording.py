@@ -33,7 +33,9 @@ SLOT = re.compile("{(" + "|".join((*_ARGUMENTS, *_FILLERS)) + ")}")
 """A placeholder."""
 _COUNTED = re.compile(
     r"\b(how (many|much (?!is\b)|old|long|far|tall|young)|left|remaining|ages?|years|months|weeks|hours|days|people|children|pupils"
-    r"|friends|floor|runs|goals|points|weigh\w*|weights?|prices?|costs?|seats|euros|dollars|sales|budget|stock|scores?|km|kg)"
+    r"|friends|floor|runs|goals|points|weigh\w*|weights?|prices?|costs?|seats|euros|dollars|sales|budget|stock|scores?|km|kg"
+    r"|capacity|votes?|likes|groups?|spoons?|ohms?|met(?:re|er)s|laps?|guests?|bill|rent|tickets?|inch(?:es)?|feet|resistors?|kids"
+    r"|players|students|questions|marbles|nurses|lit(?:re|er)s?|bottles?|boxes|rows|came|invited)"
     r"\b",
     re.IGNORECASE,
 )

@@ -7,7 +7,7 @@ Restricted Python: what the programs share whose numbers need not be whole.
 
 from __future__ import annotations
 
-from ._numbers import NOT_A_NUMBER, magnitude, without_groups, without_zeros
+from ._numbers import NOT_A_NUMBER, magnitude, sum_of, without_groups, without_zeros
 from ._text import after_digits, after_separators, after_spaces, before_spaces
 
 NOT_WHOLE = "not a whole number"
@@ -170,6 +170,12 @@ def all_with_point(numbers: list[str], places: int) -> list[str]:
     for number in numbers:
         texts.append(with_point(number, places))
     return texts
+
+
+def sum_of_decimals(x: str, y: str) -> str:
+    """x + y for numbers that ``read_decimal`` found."""
+    places = max(places_of(x), places_of(y))
+    return with_point(sum_of(in_units(x, places), in_units(y, places)), places)
 
 
 def zeros(count: int) -> str:

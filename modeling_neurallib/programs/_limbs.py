@@ -9,7 +9,7 @@ Restricted Python: what multiplication, division, powers and their kin share.
 
 from __future__ import annotations
 
-from ._decimals import with_point
+from ._decimals import in_units, places_of, with_point
 from ._numbers import without_zeros
 
 SHORT = 16
@@ -216,6 +216,13 @@ def product_of(a: str, b: str) -> str:
     base = base_for(len(a) + len(b))
     product = multiply_limbs(limbs_of(a, base), limbs_of(b, base), base)
     return signed_text(product, (a[0] == "-") != (b[0] == "-"), base)
+
+
+def product_of_decimals(x: str, y: str) -> str:
+    """x · y for numbers that ``read_decimal`` found."""
+    places_x = places_of(x)
+    places_y = places_of(y)
+    return with_point(product_of(in_units(x, places_x), in_units(y, places_y)), places_x + places_y)
 
 
 def fraction_text(numerator: str, denominator: str) -> str:

@@ -6,7 +6,7 @@ other text gives "not a number".
 
 from __future__ import annotations
 
-from ._decimals import NOT_WHOLE, in_units, places_of, read_decimal, with_point, zeros
+from ._decimals import NOT_WHOLE, in_units, places_of, read_decimal, sum_of_decimals, with_point, zeros
 from ._limbs import (
     base_for,
     divide_limbs,
@@ -14,7 +14,7 @@ from ._limbs import (
     is_zero,
     limbs_of,
     multiply_limbs,
-    product_of,
+    product_of_decimals,
     signed_text,
     text_of,
 )
@@ -30,8 +30,7 @@ def add(a: str, b: str) -> str:
     y = read_decimal(b)
     if x == "" or y == "":
         return NOT_A_NUMBER
-    places = max(places_of(x), places_of(y))
-    return with_point(sum_of(in_units(x, places), in_units(y, places)), places)
+    return sum_of_decimals(x, y)
 
 
 def subtract(a: str, b: str) -> str:
@@ -40,8 +39,7 @@ def subtract(a: str, b: str) -> str:
     y = read_decimal(b)
     if x == "" or y == "":
         return NOT_A_NUMBER
-    places = max(places_of(x), places_of(y))
-    return with_point(sum_of(in_units(x, places), negated(in_units(y, places))), places)
+    return sum_of_decimals(x, negated(y))
 
 
 def multiply(a: str, b: str) -> str:
@@ -50,9 +48,7 @@ def multiply(a: str, b: str) -> str:
     y = read_decimal(b)
     if x == "" or y == "":
         return NOT_A_NUMBER
-    places_x = places_of(x)
-    places_y = places_of(y)
-    return with_point(product_of(in_units(x, places_x), in_units(y, places_y)), places_x + places_y)
+    return product_of_decimals(x, y)
 
 
 def divide(a: str, b: str) -> str:

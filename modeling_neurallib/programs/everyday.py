@@ -1,22 +1,23 @@
-"""What people ask for without saying both numbers, or which of two goes first: differences, squares and cubes, doubles and halves,
-percentages. Numbers of any length, whole or with decimals, exactly; other text gives "not a number".
+"""Everyday sums that name one number alone, or leave open which of two goes first: the distance between two numbers, squares and
+cubes, doubles and halves, percentages.
+
+Numbers of any length, whole or with decimals, and exact results; other text gives "not a number".
 """
 
 from __future__ import annotations
 
-from ._decimals import in_units, places_of, read_decimal, with_point
-from ._limbs import product_of
-from ._numbers import NOT_A_NUMBER, magnitude, negated, sum_of
+from ._decimals import read_decimal, sum_of_decimals
+from ._limbs import product_of_decimals
+from ._numbers import NOT_A_NUMBER, magnitude, negated
 
 
 def difference(a: str, b: str) -> str:
-    """How far apart two numbers are: the larger minus the smaller, never negative."""
+    """The difference between two numbers: how far apart they are, never negative."""
     x = read_decimal(a)
     y = read_decimal(b)
     if x == "" or y == "":
         return NOT_A_NUMBER
-    places = max(places_of(x), places_of(y))
-    return with_point(magnitude(sum_of(in_units(x, places), negated(in_units(y, places)))), places)
+    return magnitude(sum_of_decimals(x, negated(y)))
 
 
 def square(n: str) -> str:
@@ -24,9 +25,7 @@ def square(n: str) -> str:
     x = read_decimal(n)
     if x == "":
         return NOT_A_NUMBER
-    places = places_of(x)
-    units = in_units(x, places)
-    return with_point(product_of(units, units), 2 * places)
+    return product_of_decimals(x, x)
 
 
 def cube(n: str) -> str:
@@ -34,9 +33,7 @@ def cube(n: str) -> str:
     x = read_decimal(n)
     if x == "":
         return NOT_A_NUMBER
-    places = places_of(x)
-    units = in_units(x, places)
-    return with_point(product_of(product_of(units, units), units), 3 * places)
+    return product_of_decimals(product_of_decimals(x, x), x)
 
 
 def double(n: str) -> str:
@@ -44,9 +41,7 @@ def double(n: str) -> str:
     x = read_decimal(n)
     if x == "":
         return NOT_A_NUMBER
-    places = places_of(x)
-    units = in_units(x, places)
-    return with_point(sum_of(units, units), places)
+    return sum_of_decimals(x, x)
 
 
 def half(n: str) -> str:
@@ -54,16 +49,13 @@ def half(n: str) -> str:
     x = read_decimal(n)
     if x == "":
         return NOT_A_NUMBER
-    places = places_of(x)
-    return with_point(product_of(in_units(x, places), "5"), places + 1)
+    return product_of_decimals(x, "0.5")
 
 
 def percentage(a: str, b: str) -> str:
-    """Take a percentage of a number: so many percent, the first, of the second."""
+    """The first number percent of the second: 15 percent of 80 is 12."""
     x = read_decimal(a)
     y = read_decimal(b)
     if x == "" or y == "":
         return NOT_A_NUMBER
-    places_x = places_of(x)
-    places_y = places_of(y)
-    return with_point(product_of(in_units(x, places_x), in_units(y, places_y)), places_x + places_y + 2)
+    return product_of_decimals(product_of_decimals(x, y), "0.01")

@@ -278,6 +278,42 @@ def test_what_the_heads_never_learned_they_do_not_leave_out(
     assert own > sum(one.program == program for explanations in usual.values() for one in explanations) > 0
 
 
+def test_of_programs_that_the_heads_are_not_trusted_about_nothing_is_left_out(
+    lessons: Lessons,  # noqa: F811
+    tiny_model: NeuralLibForCausalLM,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Their explanations stay, as the heads read them; of the others those are left that would be left without it."""
+    monkeypatch.setattr(objective_module, "NEGLIGIBLE", 0.0)
+    everything = dict(weighed(lessons))
+    monkeypatch.setattr(objective_module, "NEGLIGIBLE", 1.0)
+    usual, program = dict(weighed(lessons)), tiny_model.computer.programs.index("add")
+    found = dict(weighed(lessons, kept={program}))
+    for number, explanations in found.items():
+        assert [one for one in explanations if one.program == program] == [
+            one for one in everything[number] if one.program == program
+        ]
+        assert [one for one in explanations if one.program != program] == [
+            one for one in usual[number] if one.program != program
+        ]
+    assert sum(map(len, found.values())) > sum(map(len, usual.values()))
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("keep_explanations=[substract]", "did you mean 'subtract'"),
+        ("framed_share=1.5", "expected 0…1"),
+        ("plain_share=-0.1", "expected 0…1"),
+        ("mistyped_share=2", "expected 0…1"),
+    ],
+)
+def test_programs_and_shares_that_there_are_not_are_refused(tmp_path: Path, override: str, said: str) -> None:
+    (tmp_path / "recipe.yaml").write_text("base: smollm2-135m\n")
+    with pytest.raises(RecipeError, match=said):
+        Recipe.load(tmp_path / "recipe.yaml", [override])
+
+
 def test_programs_that_the_library_has_got_since_are_unknown_to_heads(
     tiny_model: NeuralLibForCausalLM, tmp_path: Path
 ) -> None:

@@ -399,3 +399,23 @@ def test_answers_are_those_of_cpython(program):
             assert as_fraction(example.answer) == expected, example
         else:
             assert example.answer == str(expected), example
+
+
+@pytest.mark.parametrize("program", [*PARAMETERS, GENERAL])
+def test_mistyped_requests_keep_their_arguments(program):
+    """Nearly all look otherwise than they would; what is asked, of what, and how many characters it may have changed, do not."""
+    neat, hasty = (RequestGenerator(17, "all", programs=[*PARAMETERS], mistyped=part) for part in (0.0, 1.0))
+    changed = 0
+    for number in range(40):
+        one, other = (generator.request(program, f"draw {number}") for generator in (neat, hasty))
+        assert other.wording == one.wording and other.program == one.program
+        for (_, pieces), before in zip(enumerate(other.spans), one.spans, strict=True):
+            assert [other.prompt[start:end] for start, end in pieces] == [one.prompt[start:end] for start, end in before]
+        assert abs(len(other.prompt) - len(one.prompt)) <= 2 + len(re.findall(r"['’.?! ]", one.prompt))
+        changed += other.prompt != one.prompt
+    assert changed > 20
+
+
+def test_a_part_of_mistyped_requests_that_is_none_is_refused():
+    with pytest.raises(TaskError, match="from 0 to 1"):
+        RequestGenerator(0, mistyped=1.5)
