@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from neurallib.trainer.dialogues import Dialogue
 from neurallib.trainer.drift import drift_directions
-from neurallib.trainer.evaluation import prompt_tokens
 from neurallib.trainer.features import Conversation, FeatureCache
 from neurallib.trainer.lessons import Lesson, Lessons
 from neurallib.trainer.outcomes import decided
+from neurallib.trainer.prompts import prompt_tokens
 from neurallib.trainer.tasks import RequestGenerator
 from requests import LISTS, with_heads
 

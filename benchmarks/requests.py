@@ -1,23 +1,8 @@
 """Exact answers on requests: wordings never seen, wordings seen with new values, longer inputs, and general prompts.
 
-    python benchmarks/requests.py unseen      benchmarks/requests_unseen.jsonl, written by someone shown the docstrings only
-    python benchmarks/requests.py blind       benchmarks/requests_blind_2.jsonl, likewise, written later by someone else
-    python benchmarks/requests.py third       benchmarks/requests_blind_3.jsonl, likewise, by a third writer, later still
-    python benchmarks/requests.py fourth      benchmarks/requests_blind_4.jsonl, by a fourth writer, later still
-    python benchmarks/requests.py fifth       benchmarks/requests_blind_5.jsonl, by a fifth writer, later still
-    python benchmarks/requests.py sixth       benchmarks/requests_blind_6.jsonl, by a sixth writer, with the six everyday programs
-    python benchmarks/requests.py development benchmarks/requests_development.jsonl, by three writers; failures on it were looked at
-    python benchmarks/requests.py development_2  benchmarks/requests_development_2.jsonl, likewise, by two other writers
-    python benchmarks/requests.py development_3  benchmarks/requests_development_3.jsonl, likewise, by two more
-    python benchmarks/requests.py dialogues   benchmarks/requests_dialogues.jsonl: later turns, follow-ups, two requests in one
-    python benchmarks/requests.py conversations  benchmarks/requests_conversations.jsonl: two or three requests in one message,
-                                              follow-ups, the same asked of other arguments, another thing of the same
-    python benchmarks/requests.py development_conversations  likewise, with examples, system messages; failures were looked at
-    python benchmarks/requests.py examples    benchmarks/requests_examples.jsonl: solved examples stand before the request
-    python benchmarks/requests.py decimals    benchmarks/requests_decimals.jsonl: numbers with decimals, by a seventh writer
-    python benchmarks/requests.py seen        wordings of the training set, new values
-    python benchmarks/requests.py long        numbers of 40 digits, lists of 64; trained on ≤ 4 digits and ≤ 8 numbers
-    python benchmarks/requests.py general     benchmarks/prompts_general.txt, which need no call
+    python benchmarks/requests.py fifth             one of the sets, which --help lists
+    python benchmarks/requests.py fifth --record    ... and keep what was found, in results/requests
+    python benchmarks/requests.py table             the README's table, of what was kept; --record writes it there
 
 With --frame "Q: {}\\nA:" a message stands in that text, without the chat template.
 
@@ -34,15 +19,20 @@ import re
 import sys
 import time
 from collections import Counter, defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from neurallib.trainer.shipping import SMOLLM2, load_base, load_heads, load_shipped
+from neurallib.modeling_neurallib.sharing import sha256
+from neurallib.trainer.shipping import SHIPPED, SMOLLM2, load_base, load_heads, load_shipped
 from neurallib.trainer.tasks import RequestGenerator
 from neurallib.trainer.wording import PARAMETERS, wordings
 
 HERE = Path(__file__).parent
+README, RESULTS = HERE.parent / "README.md", HERE / "results" / "requests"
+BEGIN, END = "<!-- python benchmarks/requests.py table -->", "<!-- end -->"
+"""What the README's table stands between."""
 SEED = 20_001
 """Not a seed of training: the values of requests are new."""
 
@@ -53,33 +43,71 @@ def folded(text: str) -> str:
 
 
 def requests(kind: str, count: int) -> list[dict[str, Any]]:
-    if kind in FILES:
-        items = [json.loads(line) for line in (HERE / FILES[kind]).read_text().splitlines()]
-        return [as_request(item) if "messages" in item else item for item in items]
+    """The requests of a set; ``count`` of them, where they are drawn or general prompts."""
+    file, count = SETS[kind].file, count or SETS[kind].count
     if kind == "general":
-        lines = (HERE / "prompts_general.txt").read_text().splitlines()
+        lines = (HERE / str(file)).read_text().splitlines()
         return [{"request": line.replace("\\n", "\n")} for line in lines if line.strip()][: count or None]
+    if file is not None:
+        items = [json.loads(line) for line in (HERE / file).read_text().splitlines()]
+        return [as_request(item) if "messages" in item else item for item in items]
     drawn = []
     if kind == "long":
         for programs, shape in ((TWO_NUMBERS, {"digits": (40, 40)}), (LISTS, {"list_length": (64, 64)})):
             generator = RequestGenerator(SEED, split="train", programs=programs, **shape)  # type: ignore[arg-type]
-            drawn += list(generator.examples((count or 80) // 2, general_share=0.0))
+            drawn += list(generator.examples(count // 2, general_share=0.0))
     else:
-        drawn = list(RequestGenerator(SEED, split="train").examples(count or 480, general_share=0.0))
+        drawn = list(RequestGenerator(SEED, split="train").examples(count, general_share=0.0))
     return [
         {"program": e.program, "request": e.prompt, "arguments": list(e.arguments), "answer": e.answer} for e in drawn
     ]
 
 
-FILES = {
-    "unseen": "requests_unseen.jsonl", "blind": "requests_blind_2.jsonl", "third": "requests_blind_3.jsonl",
-    "fourth": "requests_blind_4.jsonl", "fifth": "requests_blind_5.jsonl", "development": "requests_development.jsonl",
-    "sixth": "requests_blind_6.jsonl", "development_2": "requests_development_2.jsonl",
-    "development_3": "requests_development_3.jsonl", "dialogues": "requests_dialogues.jsonl",
-    "conversations": "requests_conversations.jsonl",
-    "development_conversations": "requests_development_conversations.jsonl",
-    "examples": "requests_examples.jsonl", "decimals": "requests_decimals.jsonl",
-}  # fmt: skip
+@dataclass(frozen=True)
+class RequestSet:
+    """Requests that belong together.
+
+    Attributes:
+        title: what they are, for the README. file: where they are; none for those that are drawn.
+        target: what is aimed at. count: how many are drawn.
+        frame: the text that they stand in, in the place of the chat template.
+    """
+
+    title: str
+    file: str | None = None
+    target: str = ""
+    count: int = 0
+    frame: str | None = None
+
+
+READ = "failures by earlier heads were read"
+BLIND = "aim 92 %, no program under 80 %"
+SETS = {
+    "unseen": RequestSet(f"first blind set; {READ}", "requests_unseen.jsonl", BLIND),
+    "blind": RequestSet(f"second blind set; {READ}", "requests_blind_2.jsonl", BLIND),
+    "third": RequestSet(f"third blind set; {READ}", "requests_blind_3.jsonl", BLIND),
+    "fourth": RequestSet("fourth blind set", "requests_blind_4.jsonl", BLIND),
+    "fifth": RequestSet("fifth blind set", "requests_blind_5.jsonl", BLIND),
+    "sixth": RequestSet("sixth blind set, the six everyday programs among them", "requests_blind_6.jsonl", BLIND),
+    "seen": RequestSet("wordings of training, new values", target="99.5 %", count=480),
+    "long": RequestSet(f"numbers of 40 digits, lists of 64, trained on at most 4 and 8; {READ}", target="99 %", count=56),
+    "general": RequestSet("general prompts that need no call", "prompts_general.txt", "a call in at most 1 %"),
+    "decimals": RequestSet("numbers with decimals, blind", "requests_decimals.jsonl"),
+    "plain": RequestSet("fifth blind set as a bare line, no chat template", "requests_blind_5.jsonl", frame="{}\n"),
+    "question_answer": RequestSet("fifth blind set as `Q: …`, `A:`", "requests_blind_5.jsonl", frame="Q: {}\nA:"),
+    "examples": RequestSet("after solved examples in the same message, blind", "requests_examples.jsonl"),
+    "conversations": RequestSet("conversations, blind", "requests_conversations.jsonl"),
+    "dialogues": RequestSet("conversations, an earlier set", "requests_dialogues.jsonl"),
+    "development": RequestSet(f"development set; {READ}", "requests_development.jsonl"),
+    "development_2": RequestSet(f"second development set; {READ}", "requests_development_2.jsonl"),
+    "development_3": RequestSet(
+        f"third development set, as in public data sets and as people type; {READ}", "requests_development_3.jsonl"
+    ),
+    "development_conversations": RequestSet(
+        f"development conversations; {READ}", "requests_development_conversations.jsonl"
+    ),
+}
+"""A blind set was written by somebody who saw the programs' docstrings only, each by somebody else."""
 
 
 def as_request(dialogue: dict[str, Any]) -> dict[str, Any]:
@@ -186,9 +214,49 @@ def trained_wordings(program: str) -> set[str]:
     return {wording_of(re.sub(slots, "7", line.replace("\\n", " "))) for line in wordings(program)}
 
 
+def _row(name: str) -> str:
+    """A set's row of the README's table, of what was kept."""
+    one, found = SETS[name], json.loads((RESULTS / f"{name}.json").read_text())
+    of_these = "" if found["heads"] == sha256(SHIPPED / "heads.safetensors") else " (by other heads)"
+    if name == "general":
+        measured, errors, apart = f"a call in {found['share']:.1%} of {found['prompts']}", "", ""
+    else:
+        counted, shares = found["errors"], found["programs"]
+        measured = f"{found['exact']:.1%} of {found['requests']}"
+        if "several" in counted or len(shares) < 5:
+            errors, apart = "", ", ".join(f"{kind.replace('_', ' ')} {share:.0%}" for kind, share in shares.items())
+        else:
+            errors = " / ".join(str(counted.get(kind, 0)) for kind in ("selecting", "reading", "executing", "writing"))
+            worst = sorted(shares, key=lambda program: shares[program])[:3]
+            apart = ", ".join(f"`{program}` {shares[program]:.0%}" for program in worst if shares[program] < 1)
+    cells = (one.title, measured.replace("%", " %") + of_these, one.target, errors, apart.replace("%", " %"), f"`{name}`")
+    return f"| {' | '.join(cells)} |"
+
+
+def table() -> str:
+    """The README's table: a row for each set of which a result was kept."""
+    head = (
+        "| set | exact | target | errors: selecting / reading / executing / writing | worst programs, or kinds | `requests.py` |\n"
+        "|---|---|---|---|---|---|"
+    )
+    return "\n".join([head, *(_row(name) for name in SETS if (RESULTS / f"{name}.json").exists())])
+
+
+def with_table(readme: str) -> str:
+    """A README with the table of today between its two marks."""
+    before, begin, rest = readme.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise SystemExit(f"README.md has no table between {BEGIN} and {END}: put these two lines where it belongs")
+    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=[*FILES, "seen", "long", "general"])
+    sets = "\n".join(f"  {name:26}{one.title}" for name, one in SETS.items())
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=f"sets:\n{sets}", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("kind", choices=[*SETS, "table"], metavar="set")
     parser.add_argument("--heads", type=Path, help="folder of trained heads; the shipped ones by default")
     parser.add_argument(
         "--count", type=int, default=0, help="requests to draw (seen, long), or the first prompts (general)"
@@ -196,14 +264,22 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--new-tokens", type=int, default=0)
     parser.add_argument("--frame", help="text with {} in the place of the chat template; \\n is a newline")
+    parser.add_argument("--record", action="store_true", help="keep what is found, or write the table into the README")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--show", action="store_true", help="print the replies that are wrong")
     arguments = parser.parse_args()
+    if arguments.kind == "table":
+        if arguments.record:
+            README.write_text(with_table(README.read_text()))
+        print(table())
+        return
+    if arguments.record and (arguments.count or arguments.frame):
+        parser.error("--record keeps whole sets as they are: leave --count and --frame out")
     model, tokenizer = with_heads(arguments.heads)
     items = requests(arguments.kind, arguments.count)
     new_tokens = arguments.new_tokens or {"general": 48, "long": 400}.get(arguments.kind, 40)
     began = time.time()
-    frame = None if arguments.frame is None else arguments.frame.replace("\\n", "\n")
+    frame = SETS[arguments.kind].frame if arguments.frame is None else arguments.frame.replace("\\n", "\n")
     if frame is not None and ("{}" not in frame or isinstance(items[0]["request"], list)):
         parser.error("--frame takes a text that holds {}, for messages: " + repr(arguments.frame))
     found = replies(model, tokenizer, [item["request"] for item in items], new_tokens, arguments.batch, frame)
@@ -242,6 +318,10 @@ def main() -> None:
             "programs": shares,
         }
     report["seconds"] = time.time() - began
+    if arguments.record:
+        RESULTS.mkdir(exist_ok=True)
+        report["heads"] = sha256((arguments.heads or SHIPPED) / "heads.safetensors")
+        (RESULTS / f"{arguments.kind}.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     print(json.dumps(report, indent=None if arguments.json else 2))
 
 

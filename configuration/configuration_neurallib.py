@@ -6,11 +6,19 @@ import os
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.dataclasses import strict
+from huggingface_hub.dataclasses import strict, validated_field
 from transformers import LlamaConfig
 
 from .machine_config import PAPER, MachineConfig
 from .remote_code import AUTO_MAP, write_remote_code
+
+ESTIMATORS = ("marginal", "dense")
+"""What the loss can differentiate: see ``estimator`` of :class:`NeuralLibConfig`."""
+
+
+def _is_estimator(value: Any) -> None:
+    if value not in ESTIMATORS:
+        raise ValueError(f"estimator cannot be {value!r}; expected one of {', '.join(map(repr, ESTIMATORS))}")
 
 
 @strict
@@ -59,7 +67,7 @@ class NeuralLibConfig(LlamaConfig):
     reader_layers: int = 2
     max_arguments: int = 2
     call_threshold: float = 0.5
-    estimator: str = "marginal"
+    estimator: str = validated_field(_is_estimator, default="marginal")
     dense_machine: dict[str, Any] | None = None
     max_calls: int = 64
     max_steps: int = 100_000_000

@@ -12,6 +12,8 @@ DEEPEST_CALLS = 2**20
 LONGEST_RUN = 2**62
 """The greatest ``max_steps``, so that a count of steps is an int64."""
 
+LEAST_REGISTERS, MOST_REGISTERS = 6, 256
+
 
 class MachineConfigError(ValueError):
     """A machine shape that cannot exist."""
@@ -25,7 +27,7 @@ class MachineConfig:
         values: V, the number of values of a word, a power of two from 4 to 2**32. Words are 0…V−1 and are compared and
             added as two's complement, so the integers −V/2…V/2−1 can be computed with.
         memory: N, words of memory, 1…V.
-        registers: R, at least 6. The last two hold the heap pointer and the stack pointer of compiled programs.
+        registers: R, 6…256. The last two hold the heap pointer and the stack pointer of compiled programs.
         call_depth: return addresses that the call stack holds, at most ``DEEPEST_CALLS``.
         max_steps: instructions after which a run is stopped with the fault ``out_of_steps``; at most ``LONGEST_RUN``.
 
@@ -47,8 +49,10 @@ class MachineConfig:
             raise MachineConfigError(f"values must be a power of two from 4 to 2**32, found {self.values}")
         if not 1 <= self.memory <= self.values:
             raise MachineConfigError(f"memory must be between 1 and values = {self.values}, found {self.memory}")
-        if not 6 <= self.registers <= 256:
-            raise MachineConfigError(f"registers must be between 6 and 256, found {self.registers}")
+        if not LEAST_REGISTERS <= self.registers <= MOST_REGISTERS:
+            raise MachineConfigError(
+                f"registers must be between {LEAST_REGISTERS} and {MOST_REGISTERS}, found {self.registers}"
+            )
         for name, most in (("call_depth", DEEPEST_CALLS), ("max_steps", LONGEST_RUN)):
             if not 1 <= getattr(self, name) <= most:
                 raise MachineConfigError(f"{name} must be between 1 and {most}, found {getattr(self, name)}")

@@ -21,7 +21,7 @@ TEMPLATE = """---
 A library of {{ programs | length }} compiled programs for language models with a computer inside
 (neurallib). It is data: `library_config.json` says what the programs are called and what they take,
 `library.safetensors` holds their {{ instructions }} instructions. Whatever loads it validates it first; running a program
-touches no file and ends at the machine's step limit.
+touches no file and ends at the latest at the machine's step limit.
 
 ```python
 from neurallib import NeuralLibrary
@@ -30,12 +30,15 @@ library = NeuralLibrary.from_pretrained({{ repository }})
 library.run({{ call }}){% if result %}  # {{ result }}{% endif %}
 ```
 
-A model with a computer inside (`NeuralLibForCausalLM`) calls its programs from now on after this; wrapped by PEFT too:
+After this a model with a computer inside (`NeuralLibForCausalLM`) may call its programs, also when PEFT wraps it:
 
 ```python
 model.load_library({{ repository }})  # revision="…" for one commit, by_reference=True to keep it out of the model's files
-model.active_libraries, model.set_library([{{ own_name }}]), model.delete_library({{ own_name }})
 ```
+
+Heads that were not trained with them call them less often, and never call programs with more parameters than
+`max_arguments` (2 by default).
+`model.set_library([{{ own_name }}])` calls only these, `model.delete_library({{ own_name }})` takes them out again.
 
 ## Programs
 

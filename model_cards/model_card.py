@@ -27,7 +27,8 @@ TEMPLATE = (
 
 {{ base }} with a computer inside (neurallib): it reads a request, decides when to call a compiled program, copies the
 program's arguments out of the text, runs it inside the forward pass, and writes the result as its next tokens. Where it
-calls nothing, its logits are those of the base model, untouched.
+calls nothing, {% if backbone_trained %}the reply is that of its backbone, which was trained further.{% else %}its logits are those
+of the base model, untouched.{% endif %}
 {% if not trained %}
 **Selector and reader of this model are untrained**, so it calls nothing yet: train them, for instance with
 `neurallib train`.
@@ -170,6 +171,7 @@ def model_card(
         programs=program_rows(callable_programs),
         disabled=[code(program) for program in disabled or []],
         trained=trained,
+        backbone_trained=(training or {}).get("trained") in ("heads+lora", "lora", "all"),
         libraries=[_library_row(library) for library in libraries],
         examples=example_rows([each for each in examples if each["program"] in {p["name"] for p in callable_programs}]),
         code_files=file_rows(code_hashes),

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 import torch
 
-from .call import Call, CallLayer
+from .call import Call, CallLayer, Row
 from .labelling import MOVES, role_probabilities
 from .library import NeuralLibrary, Origin
 from .loaded_libraries import records
@@ -284,9 +284,9 @@ def explained(
     written = []
     for place, text in enumerate(texts, answer.start):
         within = [n for n, call in enumerate(answer.calls) if call.start <= place < call.start + len(call.tokens)]
-        # While a result is written, at its end and behind an end, nobody asks whether to call.
-        writes = any(call.start < place <= call.start + len(call.tokens) for call in answer.calls)
-        asked = not writes and tokens[place - 1] not in computer.endings
+        # While a result is written, where the turn ends with it, and behind an end, nobody asks whether to call.
+        before = Row(tokens[:place], [call for call in answer.calls if call.start < place])
+        asked = computer.write(before)[0] is None and tokens[place - 1] not in computer.endings
         probability = None if choices is None or not asked else _rounded(1 - choices[place - 1][0])
         special = not computer.table.characters([tokens[place]]).text()
         call_number = within[0] if within else None

@@ -25,10 +25,10 @@ from typing import Any
 
 import numpy as np
 
-from ..configuration.machine_config import MachineConfig
+from ..configuration.machine_config import LEAST_REGISTERS, MOST_REGISTERS, MachineConfig
 from .machine.exact import ExactMachine
 from .machine.operations import CODES, FIELDS, OPERATIONS, Fault
-from .machine.state import RunResult
+from .machine.state import MAXIMUM_ARGUMENTS, RunResult
 
 FORMAT_VERSION = 1
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
@@ -39,7 +39,6 @@ TENSOR_FILE = "library.safetensors"
 
 MAXIMUM_INSTRUCTIONS = 1_000_000
 MAXIMUM_PROGRAMS = 4_096
-MAXIMUM_PARAMETERS = 6
 MAXIMUM_NAME = 128
 MAXIMUM_TEXT = 100_000
 MAXIMUM_FILE = 64 * 2**20
@@ -721,8 +720,10 @@ class NeuralLibrary:
         """
         if not isinstance(self.name, str) or len(self.name) > MAXIMUM_NAME or not _LIBRARY_NAME.fullmatch(self.name):
             raise LibraryError(f"a library is named by letters, digits, _ and -, found {_shown(self.name)}")
-        if not isinstance(self.registers, int) or not 6 <= self.registers <= 256:
-            raise LibraryError(f"library {self.name!r}: registers must be 6…256, found {_shown(self.registers)}")
+        if not isinstance(self.registers, int) or not LEAST_REGISTERS <= self.registers <= MOST_REGISTERS:
+            raise LibraryError(
+                f"library {self.name!r}: registers must be {LEAST_REGISTERS}…{MOST_REGISTERS}, found {_shown(self.registers)}"
+            )
         self._validate_code(self.instructions)
         if self.learned is not None:
             self._validate_learned(self.learned)
@@ -824,8 +825,8 @@ class NeuralLibrary:
         for text in (program.docstring, program.source):
             if not _is_text(text):
                 raise LibraryError(f"{here}: docstring and source must be texts of at most {MAXIMUM_TEXT} characters")
-        if len(program.parameters) > MAXIMUM_PARAMETERS or 2 * len(program.parameters) > self.registers - 2:
-            raise LibraryError(f"{here}: {len(program.parameters)} parameters, at most {MAXIMUM_PARAMETERS} may be")
+        if len(program.parameters) > MAXIMUM_ARGUMENTS or 2 * len(program.parameters) > self.registers - 2:
+            raise LibraryError(f"{here}: {len(program.parameters)} parameters, at most {MAXIMUM_ARGUMENTS} may be")
         for parameter in program.parameters:
             if not isinstance(parameter.name, str) or not _is_name(parameter.name):
                 raise LibraryError(f"{here}: a parameter is named like a Python variable")
@@ -907,10 +908,9 @@ class NeuralLibrary:
             LibraryError: it holds what no library may.
         """
         where = "the model's configuration"
-        programs = [_program(item, where) for item in _get(description, "programs", list, where)]
         return cls(
             _get(description, "name", str, where),
-            {program.name: program for program in programs},
+            _programs(description, where),
             np.asarray(tensors["instructions"], dtype=np.int64),
             registers=_get(description, "registers", int, where),
         )
@@ -1004,12 +1004,7 @@ class NeuralLibrary:
             columns.append(column)
         if len({len(column) for column in columns}) > 1:
             raise LibraryError(f"{held}: its tensors differ in length; get the library again")
-        programs: dict[str, Program] = {}
-        for item in _get(data, "programs", list, where):
-            program = _program(item, where)
-            if program.name in programs:
-                raise LibraryError(f"{where}: two programs named {_shown(program.name)}; do not use this library")
-            programs[program.name] = program
+        programs = _programs(data, where)
         origins = {}
         for item in _get(data, "symbols", list, where):
             texts = [_get(item, key, str, where) for key in ("name", "file", "source")]
@@ -1070,12 +1065,10 @@ class NeuralLibrary:
             The address of the commit.
 
         Raises:
-            LibraryError: ``huggingface_hub`` is missing or the upload fails; the repository is then as it was.
+            LibraryError: the upload fails; the repository is then as it was.
         """
-        try:
-            from huggingface_hub import CommitOperationAdd, HfApi
-        except ImportError:
-            raise LibraryError("huggingface_hub is not installed; pip install huggingface_hub") from None
+        from huggingface_hub import CommitOperationAdd, HfApi
+
         files = {"README.md": self.card(repo_id, license).encode(), **self._files()}
         try:
             api = HfApi(token=token)
@@ -1151,6 +1144,17 @@ def _program(item: Any, where: str) -> Program:
         minimum_values=_get(item, "minimum_values", int, where),
         library=_get(item, "library", str, where) if "library" in item else "",
     )
+
+
+def _programs(data: Any, where: str) -> dict[str, Program]:
+    """Name → program, of a description that can be anybody's."""
+    programs: dict[str, Program] = {}
+    for item in _get(data, "programs", list, where):
+        program = _program(item, where)
+        if program.name in programs:
+            raise LibraryError(f"{where}: two programs named {_shown(program.name)}; do not use this library")
+        programs[program.name] = program
+    return programs
 
 
 def _learned(described: dict[str, Any], tensors: dict[str, np.ndarray], where: str) -> LearnedCode:
@@ -1259,10 +1263,8 @@ def _migrated(data: Any, where: str) -> dict[str, Any]:
 def _download(repository: str, revision: str | None, options: dict[str, Any]) -> Path:
     if len(repository) > 2 * MAXIMUM_NAME or not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", repository):
         raise LibraryError(f"no folder {_shown(repository)}; give the folder of a library, or a repository org/name")
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError:
-        raise LibraryError(f"no folder {repository!r}, and huggingface_hub is not installed to look there") from None
+    from huggingface_hub import snapshot_download
+
     wanted = [CONFIG_FILE, TENSOR_FILE]
     try:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=wanted, **options))

@@ -20,12 +20,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
+from transformers.utils import logging
 
-from .library import LibraryError, NeuralLibrary, TunedKeys
+from .library import PROGRAMS_SHOWN, LibraryError, NeuralLibrary, TunedKeys
 from .sharing import base_revision, hub_name
 
 if TYPE_CHECKING:
     from ..configuration.configuration_neurallib import NeuralLibConfig
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -305,7 +308,7 @@ class LibraryManagement:
         """Add a library's programs to those that can be called. A program whose name is taken becomes ``library.program``.
 
         Their keys are made from their names and docstrings; keys that were tuned for these very heads (:meth:`tuned_library`) are
-        used.
+        used. A warning names programs that the model never calls: those of no parameter, or of more than its ``max_arguments``.
 
         Args:
             library: a library, a folder, or ``org/name`` on the Hub.
@@ -343,6 +346,14 @@ class LibraryManagement:
             raise LibraryError(
                 f"library {new.name!r} is compiled for machines of {library.registers} registers, the model's has "
                 f"{computer.machine.registers}: compile it with registers={computer.machine.registers}"
+            )
+        most = self.config.max_arguments
+        never = [name for name, program in library.programs.items() if not 0 < len(program.parameters) <= most]
+        if never:
+            shown = ", ".join(never[:PROGRAMS_SHOWN]) + (", …" if len(never) > PROGRAMS_SHOWN else "")
+            logger.warning(
+                f"the model never calls {shown} of library {new.name!r}: it reads 1…{most} arguments (max_arguments of its "
+                "configuration) from the text; give such a function one parameter, a list[int] or str of all that it works on"
             )
         linked = NeuralLibrary.link([*known.values(), library])
         texts = [program_text(program.name, program.docstring) for program in library.programs.values()]
@@ -429,7 +440,6 @@ class LibraryManagement:
         chosen = _listed(names)
         self._known(chosen or ())
         self.config.active_libraries = chosen
-        self._computers()
 
     def set_library_bias(self, name: str, bias: float) -> None:
         """Add a number to the logit of every program of a library when a program is selected; 0 leaves it as it is.
@@ -442,7 +452,6 @@ class LibraryManagement:
             raise LibraryError(f"the bias of library {name!r} must be a finite number, found {bias}")
         found = [replace(each, bias=float(bias)) if each.name == name else each for each in records(self.config)]
         self.config.libraries = [record.to_dict() for record in found]
-        self._computers()
 
     def allow_only(self, libraries: str | Sequence[str] | None = None, programs: str | Sequence[str] | None = None) -> None:
         """Set the allow-list: nothing else is ever called, and no other library can be loaded. It is saved with the model.
@@ -453,7 +462,6 @@ class LibraryManagement:
             programs: one or several names in the model, or ``library.program``. None: all.
         """
         self.config.allowed_libraries, self.config.allowed_programs = _listed(libraries), _listed(programs)
-        self._computers()
 
     @contextmanager
     def disable_library(self, names: str | Sequence[str] | None = None) -> Iterator[None]:
@@ -485,11 +493,8 @@ class LibraryManagement:
                 raise LibraryError(f"the model has no library {name!r}; {hint}")
 
     def _computers(self) -> list[Any]:
-        """The computer, and its copies where PEFT keeps some (``modules_to_save``), all with the model's configuration."""
-        found = [module for module in self.model.modules() if type(module).__name__ == "Computer"]
-        for computer in found:
-            computer.config = self.config
-        return found
+        """The computer, and its copies where PEFT keeps some (``modules_to_save``), which follow the model's configuration."""
+        return [module for module in self.model.modules() if type(module).__name__ == "Computer"]
 
     def _describe(self, tokenizer: Any, texts: Sequence[str]) -> Tensor:
         """float32 [texts, features], by the backbone as it answers: without dropout."""

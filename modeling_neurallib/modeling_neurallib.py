@@ -15,6 +15,8 @@ Source: arXiv 2407.04899 (Saldyt & Kambhampati), sections on the augmented LLaMA
 
 from __future__ import annotations
 
+import copy
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
@@ -42,7 +44,7 @@ from ..configuration.configuration_neurallib import NeuralLibConfig
 from ..configuration.machine_config import MachineConfig
 from .call import UNREAD, Call, CallLayer, Row
 from .characters import Characters, CharacterTable, TokenizerError
-from .dense_objective import DenseObjective
+from .dense_objective import DenseObjective, DenseObjectiveError
 from .explanation import ExplainedAnswer, explained, reply
 from .labelling import argument_texts, decode
 from .library import NeuralLibrary
@@ -58,6 +60,12 @@ from .writer import END, Writer, forbidden_after, result_tokens
 
 CACHE = "cache" if "cache" in signature(LlamaModel.forward).parameters else "past_key_values"
 """What this transformers calls the cache: it was renamed in 5.24."""
+
+HUB_OPTIONS = (
+    *("gguf_file", "revision", "subfolder", "token", "cache_dir", "force_download", "local_files_only", "proxies"),
+    "trust_remote_code",
+)
+"""What says where a model is, and so where its tokenizer is too."""
 
 CERTAIN = 1.0e4
 """How far a call moves logits apart: e^−10,000 is zero. The others keep their distances, so that where a processor bans the token
@@ -114,7 +122,8 @@ class NeuralLibCausalLMOutput(CausalLMOutputWithPast):
     """Logits, and for every sequence its calls so far, those that the gate opened in a prompt too.
 
     Attributes:
-        loss: the negative log-likelihood of the answers, summed over calls, a mean per sequence.
+        loss: the negative log-likelihood of the answers, summed over calls, a mean per sequence; or, where one is given, their
+            sum divided by ``num_items_in_batch``.
         logits: [B, kept positions, vocabulary]. calls: a tuple of calls for each sequence.
         log_likelihoods: [B], of each answer (with ``labels``).
         parts: what it is made of, [B] each; see :meth:`MarginalObjective.score`.
@@ -177,6 +186,15 @@ class Computer(nn.Module):
         self.register_buffer("instructions", torch.zeros(instructions, len(FIELDS), dtype=torch.int64))
         self.register_buffer("token_bytes", torch.zeros(config.token_bytes, dtype=torch.uint8))
         self.register_buffer("token_offsets", torch.zeros(config.vocab_size + 1, dtype=torch.int64))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Computer:
+        """A copy by itself, as PEFT makes one for each adapter, has the model's configuration; one within a model, that model's."""
+        if not memo:
+            memo[id(self.config)] = self.config
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return copied
 
     @property
     def weight(self) -> Tensor:
@@ -729,6 +747,8 @@ class NeuralLibForCausalLM(Sharing, LibraryManagement, LlamaForCausalLM):  # typ
     config_class = NeuralLibConfig
     _keep_in_fp32_modules_strict = ["computer"]  # noqa: RUF012  (what transformers declares)
     _supports_context_parallel = False
+    # The loss is a mean over sequences; the stock Trainer would have it divided by the label tokens.
+    accepts_loss_kwargs = False
 
     def __init__(self, config: NeuralLibConfig):
         super().__init__(config)
@@ -772,7 +792,7 @@ class NeuralLibForCausalLM(Sharing, LibraryManagement, LlamaForCausalLM):  # typ
     @classmethod
     def from_llama(
         cls,
-        base: str | PreTrainedModel,
+        base: str | os.PathLike[str] | PreTrainedModel,
         library: NeuralLibrary | None = None,
         tokenizer: Any = None,
         machine: MachineConfig | None = None,
@@ -787,13 +807,14 @@ class NeuralLibForCausalLM(Sharing, LibraryManagement, LlamaForCausalLM):  # typ
             tokenizer: that of the base; by default it is loaded from the same place.
             machine: shape of the machine that answers.
             heads: fields of :class:`NeuralLibConfig` that shape the heads, e.g. ``{"head_width": 64}``.
-            kwargs: passed to ``AutoModelForCausalLM.from_pretrained``.
+            kwargs: passed to ``AutoModelForCausalLM.from_pretrained``; what says where the base is, to the tokenizer's too.
         Raises:
             NeuralLibError: the base is not a Llama, or its tokenizer is missing.
         """
-        if isinstance(base, str):
+        if isinstance(base, str | os.PathLike):
+            base = os.fspath(base)
             tokenizer = tokenizer or AutoTokenizer.from_pretrained(
-                base, **{name: kwargs[name] for name in ("gguf_file", "revision") if name in kwargs}
+                base, **{name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
             )
             base = AutoModelForCausalLM.from_pretrained(base, **{"dtype": torch.float32, **kwargs})
         if base.config.model_type != "llama":
@@ -857,9 +878,19 @@ class NeuralLibForCausalLM(Sharing, LibraryManagement, LlamaForCausalLM):  # typ
 
         With ``labels`` (int64 [B, L], −100 for the prompt) the loss is the negative log-likelihood of the answers, summed over
         calls; logits are then the backbone's. ``call_targets`` (int64 [B, K, 9], see :func:`~.objective.call_labels`) says which
-        calls explain them; without it they are searched for.
+        calls explain them; without it they are searched for. (The estimator "dense" runs every program, and needs neither.)
+        Without programs, or with ``decide_calls=False``, the loss is that of ``LlamaForCausalLM``.
+
+        Raises:
+            NeuralLibError: as for :meth:`NeuralLibModel.forward`; ``labels`` with embeddings in place of tokens.
+            DenseObjectiveError: the estimator "dense" with a library that it is too small for, or with a row without a reply.
         """
-        training = labels is not None and not self.computer.idle
+        training = labels is not None and decide_calls and not self.computer.idle
+        if training and input_ids is None:
+            raise NeuralLibError(
+                "labels were given with inputs_embeds, but calls that explain an answer read characters, which embeddings do not "
+                "have: pass input_ids, or decide_calls=False for the loss of the backbone alone"
+            )
         asked = kwargs.get("output_hidden_states")
         states_wanted = self.config.output_hidden_states if asked is None else asked
         if training:
@@ -932,6 +963,12 @@ class NeuralLibForCausalLM(Sharing, LibraryManagement, LlamaForCausalLM):  # typ
         for row in range(len(tokens)):
             reply = (labels[row] != -100).nonzero().flatten()
             ids = [token if real else -1 for token, real in zip(tokens[row].tolist(), mask[row].tolist(), strict=True)]
+            if not len(reply) or not mask[row, : reply[0]].any():
+                raise DenseObjectiveError(
+                    f"row {row} of the batch has {'no prompt before its reply' if len(reply) else 'no reply'}, but the estimator "
+                    "'dense' explains a reply by a call at the end of a prompt: set its labels to −100 on a prompt and on nothing "
+                    "else, or use the estimator 'marginal'"
+                )
             start = int(reply[0]) - 1
             answer = computer.table.characters(ids[start + 1 : int(reply[-1]) + 1]).text()
             base = scores[row, reply - 1, tokens[row, reply]].sum()

@@ -201,7 +201,8 @@ def proposals(text: str, arity: int, longest: int = 120) -> list[list[Labelling]
     what commas part into groups of three digits: as one number, and as several.
 
     Args:
-        text: the stretch of the prefix to search. arity: arguments of the program, 1 or 2. longest: characters of a span.
+        text: the stretch of the prefix to search. arity: arguments of the program, 1 or 2; calls of others must be given as
+            labels. longest: characters of a span.
     Returns:
         kinds, each a list of labellings of pieces of ``text``; no labelling is in two kinds.
     """
@@ -245,6 +246,10 @@ class Found:
     candidates: int
 
 
+SEARCHED_STEPS = 200_000
+"""Steps after which a search gives a run up: it makes thousands of them."""
+
+
 def search(
     library: NeuralLibrary,
     programs: Sequence[tuple[int, str, int]],
@@ -252,7 +257,7 @@ def search(
     wanted: str,
     budget: int,
     machine: MachineConfig | None = None,
-    max_steps: int = 200_000,
+    max_steps: int = SEARCHED_STEPS,
     known: dict[tuple[str, tuple[str, ...]], str | None] | None = None,
 ) -> list[Found]:
     """Calls on a text whose result is exactly ``wanted``.
@@ -375,11 +380,11 @@ def lengthened(batch: CallBatch, most: float) -> CallBatch:
     )
 
 
-UNKNOWN, NOTHING = -1, -2
-"""First number of a row of call labels: its calls are to be searched for; nothing is called in it."""
+UNKNOWN, NOTHING, GIVEN = -1, -2, -3
+"""First number of a line of call labels: the row's calls are to be searched for; nothing is called in it; its calls were given."""
 
 
-def call_labels(rows: Sequence[Sequence[Explanation] | None]) -> Tensor:
+def call_labels(rows: Sequence[Sequence[Explanation] | None], given: Collection[int] = ()) -> Tensor:
     """Explanations as a tensor that travels with ``labels``: int64 [B, K, 9], a line for each piece of an argument.
 
     A line holds (number of the explanation, start, program, lead, length, candidates, argument, first character, character after
@@ -387,17 +392,18 @@ def call_labels(rows: Sequence[Sequence[Explanation] | None]) -> Tensor:
     Characters are counted in the sequence without its padding. Lines that hold nothing are −1.
 
     Args:
-        rows: per sequence; None where the calls are not known.
+        rows: per sequence; None where the calls are not known. given: see :class:`CallBatch`.
     """
     tables: list[list[tuple[int, ...]]] = []
-    for explanations in rows:
+    for row, explanations in enumerate(rows):
         lines: list[tuple[int, ...]] = [
             (number, one.start, one.program, one.lead, one.length, one.candidates, argument, start, end)
             for number, one in enumerate(explanations or ())
             for argument, pieces in enumerate(one.pieces)
             for start, end in pieces
         ]
-        tables.append(lines or [(UNKNOWN if explanations is None else NOTHING, *[-1] * 8)])
+        lines = lines or [(UNKNOWN if explanations is None else NOTHING, *[-1] * 8)]
+        tables.append([*lines, (GIVEN, *[-1] * 8)] if row in given else lines)
     longest = max(map(len, tables), default=0)
     return torch.tensor([lines + [(-1,) * 9] * (longest - len(lines)) for lines in tables], dtype=torch.int64)
 
@@ -422,6 +428,11 @@ def explanations_of(labels: Tensor) -> list[list[Explanation] | None]:
             ]
         )
     return rows
+
+
+def given_rows(labels: Tensor) -> frozenset[int]:
+    """The rows of :func:`call_labels` whose calls were given."""
+    return frozenset((labels[..., 0] == GIVEN).any(1).nonzero().flatten().tolist())
 
 
 def _logsumexp_of_groups(values: Tensor, groups: Tensor, count: int) -> Tensor:
@@ -774,15 +785,19 @@ class MarginalObjective:
         prompt, turn_end = mask & ~decisions, self.computer.config.end_of_turn_token_id
         known = [None] * len(tokens) if calls is None else explanations_of(calls)
         characters, explanations, ends = [], [], []
-        for row, given in enumerate(known):
+        for row, told in enumerate(known):
             ids = torch.where(mask[row], tokens[row], -1).tolist()
             columns = decisions[row].nonzero().flatten().tolist()
             characters.append(self.computer.table.characters(ids))
             end = columns[-1] + 1 if columns else -1
             ends.append(end if columns and ids[end] == turn_end else -1)
-            explanations.append(self.explain(ids[: end + 1], columns, characters[-1]) if given is None else given)
+            explanations.append(self.explain(ids[: end + 1], columns, characters[-1]) if told is None else told)
+            if not columns:
+                # Without a reply nothing is known of the row, not even that nothing is called in it.
+                prompt[row] = False
             turns = [at for at in range(columns[0] if columns else 0) if ids[at] == turn_end]
             if len(turns) > 2:
                 # Beyond a system message and a request: earlier replies, which made calls of their own.
                 prompt[row, : turns[-2]] = False
-        return CallBatch(features, weights, prompt, characters, decisions, base, explanations, ends)
+        given = frozenset[int]() if calls is None else given_rows(calls)
+        return CallBatch(features, weights, prompt, characters, decisions, base, explanations, ends, given)

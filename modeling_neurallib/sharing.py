@@ -13,7 +13,7 @@ import re
 import tempfile
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -204,7 +204,16 @@ class Sharing:
         loaded = stock.from_pretrained(source, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         if source is not None and not os.path.exists(source):
-            model.config._commit_hash = commit_of(str(source), kwargs.get("revision"), kwargs.get("cache_dir"))
+            where = [kwargs.get(name) for name in ("revision", "cache_dir", "subfolder")]
+            found = commit_of(str(source), *where) or getattr(model.config, "_commit_hash", None)
+            model.config._commit_hash = found
+            if found is None:
+                from transformers.utils import logging
+
+                logging.get_logger(__name__).warning(
+                    f"the commit at which {source} was loaded is not known: an adapter that is made on it will not record it, and "
+                    "one that is loaded into it is not checked against it"
+                )
         return loaded
 
     def push_to_hub(self, repo_id: str, *args: Any, **kwargs: Any) -> Any:
@@ -262,12 +271,19 @@ def hub_name(config: Any) -> str | None:
     return name if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not os.path.exists(name) else None
 
 
-def commit_of(repository: str, revision: str | None = None, cache: str | Path | None = None) -> str | None:
-    """The commit that a revision of a repository stands for in the client's cache, which a load has just filled."""
+def commit_of(
+    repository: str, revision: str | None = None, cache: str | Path | None = None, subfolder: str | None = None
+) -> str | None:
+    """The commit that a revision of a repository stands for in the client's cache, which a load has just filled.
+
+    Args:
+        subfolder: of the repository, in which the model is.
+    """
     resolved = getattr(revision, "resolved", revision)
-    found = try_to_load_from_cache(repository, "config.json", cache_dir=cache, revision=resolved)
+    name = PurePosixPath(subfolder or "", "config.json")
+    found = try_to_load_from_cache(repository, str(name), cache_dir=cache, revision=resolved)
     # The client keeps files as snapshots/COMMIT/NAME.
-    return Path(found).parent.name if isinstance(found, str) else None
+    return Path(found).parents[len(name.parts) - 1].name if isinstance(found, str) else None
 
 
 def base_revision(config: Any) -> str | None:

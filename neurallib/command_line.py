@@ -1,4 +1,4 @@
-"""The command line: ``neurallib ask | run | compile | inspect | assemble | train | evaluate``.
+"""The command line: ``neurallib ask | run | compile | inspect | assemble | train | evaluate | publish``.
 
 Every command prints something for people, or with ``--json`` one JSON object a line for machines. What goes wrong is
 one line on stderr and exit code 1; wrong usage exits with 2. What is heavy is imported where it is needed.
@@ -868,7 +868,7 @@ def evaluate(
         raise CommandError("--benchmark says what the figures in a model's folder are of: give --card too")
     weights = figures.weights_of(Path(model)) if card and model is not None else {}
     chosen = [task for name in names for task in evaluation.load(name, examples, seed)]
-    benchmarks = figures.benchmarks_of(benchmark or [], chosen)
+    benchmarks = figures.benchmarks_of(benchmark or [], [task.name for task in chosen])
     with _working("loading the model"):
         language_model, tokenizer = _evaluated_model(model)
         reference = None

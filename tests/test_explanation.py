@@ -125,6 +125,23 @@ def test_probabilities_are_complete(answer: Any) -> None:
         assert token["call_probability"] is None or 0 <= token["call_probability"] <= 1
 
 
+def test_the_gate_is_asked_right_behind_a_result(tiny_library: NeuralLibrary, tiny_tokenizer: Any) -> None:
+    """A call that follows another is decided where the result of the first is complete; where the turn ends nobody asks."""
+    model = calling(tiny_tokenizer, tiny_library)
+    model.computer.writer.end.bias.data[END] = -50.0
+    found = model.explain(PROMPT, tiny_tokenizer, max_new_tokens=24)
+    first = found["calls"][0]["position"]
+    ends = [call["position"] + len(call["tokens"]) for call in found["calls"]]
+    following = [call for call in found["calls"] if call["position"] in ends]
+    assert following
+    for call in following:
+        opened = found["tokens"][call["position"] - first]
+        assert opened["call_probability"] == pytest.approx(1 - call["no_call"], abs=1e-3)
+    model.computer.writer.end.bias.data[END] = 50.0
+    ended = model.explain(PROMPT, tiny_tokenizer, max_new_tokens=24)
+    assert ended["tokens"][-1]["special"] and ended["tokens"][-1]["call_probability"] is None
+
+
 def test_the_labels_copy_the_arguments(answer: Any) -> None:
     for call in answer["calls"]:
         reading = call["reading"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from neurallib.configuration.machine_config import MachineConfig
+from neurallib.configuration.machine_config import MachineConfig, MachineConfigError
 from neurallib.modeling_neurallib import library as library_module
 from neurallib.modeling_neurallib.compiler.compiling import compile_source
 from neurallib.modeling_neurallib.library import (
@@ -26,6 +26,7 @@ from neurallib.modeling_neurallib.library import (
     ProgramFault,
 )
 from neurallib.modeling_neurallib.machine.operations import CODES, READS, Fault
+from neurallib.modeling_neurallib.machine.state import MachineError, check_arguments
 from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
@@ -383,6 +384,28 @@ def test_wrong_arrays() -> None:
     for code in (np.zeros((0, 5), np.int64), np.zeros((3, 4), np.int64), np.zeros((3, 5)), [[0] * 5]):
         with pytest.raises(LibraryError):
             NeuralLibrary("x", {"p": program}, code)  # type: ignore[arg-type]
+
+
+def test_two_programs_of_a_name_in_a_model_are_refused(library: NeuralLibrary) -> None:
+    description, tensors = library.to_tensors()
+    assert list(NeuralLibrary.from_tensors(description, tensors).programs) == ["double", "shout"]
+    description["programs"][1]["name"] = "double"
+    with pytest.raises(LibraryError, match="the model's configuration: two programs named 'double'"):
+        NeuralLibrary.from_tensors(description, tensors)
+
+
+def test_limits_are_those_of_the_machine(library: NeuralLibrary) -> None:
+    parameters = tuple(Parameter(f"p{number}", "str") for number in range(7))
+    assert len(handmade([HALT], parameters=parameters[:6]).program("p").parameters) == 6
+    with pytest.raises(LibraryError, match="7 parameters, at most 6 may be"):
+        handmade([HALT], parameters=parameters)
+    with pytest.raises(MachineError, match="at most 6 arguments, found 7"):
+        check_arguments([1] * 7, 97, MachineConfig())
+    for registers in (5, 257):
+        with pytest.raises(LibraryError, match="registers must be 6…256"):
+            replace(library, registers=registers)
+        with pytest.raises(MachineConfigError, match="registers must be between 6 and 256"):
+            MachineConfig(registers=registers)
 
 
 def test_link_relocates_and_qualifies(library: NeuralLibrary) -> None:

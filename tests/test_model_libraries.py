@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -169,6 +170,32 @@ def test_what_cannot_be_loaded(model: Any, tiny_tokenizer: Any, dates: NeuralLib
     assert model.active_libraries == ["tiny_programs"] and len(model.computer.programs) == 4
 
 
+LONG = '''
+def answer() -> int:
+    """The answer."""
+    return 42
+
+def clamped(number: int, least: int, most: int) -> int:
+    """A number within limits."""
+    return max(least, min(number, most))
+
+def negated(number: int) -> int:
+    """A number, negated."""
+    return -number
+'''
+
+
+def test_programs_that_are_never_called_are_named(
+    model: Any, tiny_tokenizer: Any, dates: NeuralLibrary, caplog: pytest.LogCaptureFixture
+) -> None:
+    model.load_library(dates, tokenizer=tiny_tokenizer)
+    assert caplog.text == ""
+    model.load_library(compile_source(LONG, name="long"), tokenizer=tiny_tokenizer)
+    assert "the model never calls answer, clamped of library 'long': it reads 1…2 arguments" in caplog.text
+    may = dict(zip(model.computer.programs, model.computer.may_be_called(), strict=True))
+    assert (may["answer"], may["clamped"], may["negated"]) == (False, False, True)
+
+
 def test_saved_inside_the_model(model: Any, tiny_tokenizer: Any, dates: NeuralLibrary, tmp_path: Path) -> None:
     dates.save_pretrained(tmp_path / "dates")
     model.load_library(tmp_path / "dates", "days", tokenizer=tiny_tokenizer, bias=0.5)
@@ -280,3 +307,35 @@ def test_a_model_wrapped_by_peft(model: Any, tiny_tokenizer: Any, dates: NeuralL
         assert {call.library for call in ask(wrapped, tiny_tokenizer)} == {"dates"}
     wrapped.delete_library("tiny_programs")
     assert wrapped.library.name == "dates" and ask(wrapped, tiny_tokenizer)
+
+
+def heads_of(model: Any) -> list[Any]:
+    return [module for module in model.modules() if type(module).__name__ == "Computer"]
+
+
+def test_the_configuration_reaches_every_copy_of_the_heads(model: Any, tiny_tokenizer: Any, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    model.save_pretrained(tmp_path / "base")
+    config = peft.LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["computer"], task_type="CAUSAL_LM")
+    peft.get_peft_model(NeuralLibForCausalLM.from_pretrained(tmp_path / "base"), config).save_pretrained(tmp_path / "adapter")
+    attached = NeuralLibForCausalLM.from_pretrained(tmp_path / "base")
+    attached.load_adapter(str(tmp_path / "adapter"))
+    ways = {
+        "AutoPeft": peft.AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter"),
+        "on a base": peft.PeftModel.from_pretrained(NeuralLibForCausalLM.from_pretrained(tmp_path / "base"), tmp_path / "adapter"),
+        "transformers": attached,
+    }
+    for way, loaded in ways.items():
+        inner = loaded.get_base_model() if hasattr(loaded, "get_base_model") else loaded
+        assert len(heads_of(loaded)) == 2, way
+        assert ask(loaded, tiny_tokenizer), way
+        loaded.config.call_threshold = 1.0
+        assert ask(loaded, tiny_tokenizer) == (), way
+        assert all(heads.config is inner.config for heads in heads_of(loaded)), way
+
+
+def test_a_copy_of_a_model_has_a_configuration_of_its_own(model: Any, tiny_tokenizer: Any) -> None:
+    copied = copy.deepcopy(model)
+    assert copied.computer.config is copied.config is not model.config
+    copied.config.call_threshold = 1.0
+    assert ask(copied, tiny_tokenizer) == () and ask(model, tiny_tokenizer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import json
 import os
 import re
@@ -87,3 +88,18 @@ def test_several_libraries(tiny_base: Any, tiny_tokenizer: Any, tmp_path: Path) 
     assert (disabled, at_last) == ("()", "['standard_library']")
     for said in (active, result, disabled):
         assert f"# {said}" in MARKED["libraries"], "the comment says otherwise"
+
+
+def test_the_table_of_answers_is_what_was_kept() -> None:
+    """Its rows come from the files of ``benchmarks/results/requests``; what has a target was asked of the heads that ship."""
+    path = Path(__file__).parent.parent / "benchmarks" / "requests.py"
+    spec = importlib.util.spec_from_file_location("benchmark_of_requests", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    assert module.with_table(README) == README
+    for name, one in module.SETS.items():
+        kept = module.RESULTS / f"{name}.json"
+        if one.target:
+            assert json.loads(kept.read_text())["heads"] == module.sha256(module.SHIPPED / "heads.safetensors"), name

@@ -6,7 +6,7 @@ import copy
 import json
 import warnings
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
 from torch import nn
@@ -91,7 +91,6 @@ def adapted(model: NeuralLibForCausalLM, peft_config: Any, heads: bool = True) -
     wrapped = get_peft_model(model, config)
     # PEFT takes no class of others, and looks its own up by the task.
     wrapped.__class__ = AdaptedModel
-    share_config(model)
     return wrapped
 
 
@@ -104,15 +103,6 @@ def _kind_of_base(config: Any) -> str | None:
         return str(json.loads(Path(found).read_bytes()).get("model_type"))
     except (OSError, TypeError, ValueError, AttributeError):
         return None
-
-
-def share_config(model: NeuralLibForCausalLM) -> None:
-    """Heads that PEFT has copied follow the model's configuration again, so that what is switched off stays off in all of them."""
-    for module in model.modules():
-        if type(module).__name__ == "ModulesToSaveWrapper" and hasattr(module, "modules_to_save"):
-            for copied in cast(nn.ModuleDict, module.modules_to_save).values():
-                if hasattr(copied, "selector"):
-                    copied.config = model.config
 
 
 def base_of(source: str) -> tuple[str, str] | None:

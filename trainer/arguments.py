@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from transformers import TrainingArguments
 
-ESTIMATORS = ("marginal", "dense")
+from ..configuration.configuration_neurallib import ESTIMATORS
+
 TRAINED = ("heads", "heads+lora", "lora", "library_keys", "all")
 BAD_ROWS = ("refuse", "skip")
 UNEXPLAINED = ("keep", "skip", "refuse")
+OF_CALLS = ("supervision", "prompt_weight", "stretch", "alone_weight", "tempering", "reading_share")
+"""What says how calls explain an answer, and so is of the estimator 'marginal'."""
 
 SOFT_PROGRAMS = (
     "train='soft_programs' is refused: what learns through the model's loss is a mixture of programs that gives the answers, and "
@@ -235,6 +238,12 @@ class NeuralLibTrainingArguments(TrainingArguments):
                 raise TrainingArgumentsError(f"{name} lies from 0 to 1, found {getattr(self, name)}")
         if not 0 < self.reading_share <= 1:
             raise TrainingArgumentsError(f"reading_share is greater than 0 and at most 1, found {self.reading_share}")
+        given = [each.name for each in fields(self) if each.name in OF_CALLS and getattr(self, each.name) != each.default]
+        if self.estimator != "marginal" and given:
+            raise TrainingArgumentsError(
+                f"the estimator {self.estimator!r} runs every program and weighs no calls, so it has no {', '.join(given)}: leave "
+                "that out, or use the estimator 'marginal'"
+            )
         if self.packing:
             raise TrainingArgumentsError(NO_PACKING)
         # Our data sets have columns of their own, and a batch in which nothing is called leaves the reader unused.

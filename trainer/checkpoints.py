@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there: written beside their place, then put there in one step."""
+"""Files and checkpoints that are whole or not there: written beside their place, then put there in one step."""
 
 from __future__ import annotations
 
@@ -13,6 +13,16 @@ from pathlib import Path
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..modeling_neurallib.sharing import no_space
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that it is there with all of its text, or as it was."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.write_text(text, encoding="utf-8")
+    os.replace(scratch, path)
+    for left in path.parent.glob(f".{path.name}.*"):  # by a process that was killed
+        left.unlink(missing_ok=True)
+
 
 STAGE = ".unfinished"
 """Folder of a run in which a checkpoint is written; what is left in it was interrupted."""

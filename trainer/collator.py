@@ -8,11 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.utils import logging
 
 from ..modeling_neurallib.modeling_neurallib import NeuralLibForCausalLM
 from ..modeling_neurallib.objective import Explanation, call_labels
 from .arguments import NO_PACKING, TrainingArgumentsError, one_of
 from .own_data import RowReader
+
+logger = logging.get_logger(__name__)
 
 IGNORED = -100
 """Label of a token that is not of the answer."""
@@ -30,7 +33,8 @@ class DataCollatorForCalls:
         reading: arguments of :class:`RowReader`.
     Returns:
         (when called) int64: ``input_ids``, ``attention_mask``, ``labels`` [B, L], −100 on prompt and padding, and, but for
-        tokens, ``call_targets`` [B, K, 9], the calls that explain each answer.
+        tokens, ``call_targets`` [B, K, 9], the calls that explain each answer. A row whose answer has too many explanations
+        says nothing: its labels are −100 throughout.
     Raises:
         TrainingArgumentsError: packing, an unknown side, or a tokenizer with neither padding nor end token.
         RowError: (when called) a row that cannot be trained on.
@@ -60,24 +64,27 @@ class DataCollatorForCalls:
 
     def __call__(self, items: Sequence[Any]) -> dict[str, Tensor]:
         read = [self._read(item) for item in items]
-        longest = max(len(tokens) for tokens, _, _ in read)
+        longest = max(len(tokens) for tokens, _, _, _ in read)
         longest = -(-longest // self.multiple) * self.multiple
         shape = (len(read), longest)
         tokens = torch.full(shape, self.pad, dtype=torch.long)
         mask = torch.zeros(shape, dtype=torch.long)
         labels = torch.full(shape, IGNORED, dtype=torch.long)
         calls: list[list[Explanation] | None] = []
-        for row, (ids, own, explanations) in enumerate(read):
+        for row, (ids, own, explanations, _) in enumerate(read):
             start = longest - len(ids) if self.padding_side == "left" else 0
             tokens[row, start : start + len(ids)] = torch.tensor(ids)
             mask[row, start : start + len(ids)] = 1
             labels[row, start : start + len(ids)] = torch.tensor(own)
             calls.append(explanations and [replace(one, start=one.start + start) for one in explanations])
         batch = {"input_ids": tokens, "attention_mask": mask, "labels": labels}
-        return batch if all(one is None for one in calls) else {**batch, "call_targets": call_labels(calls)}
+        if all(one is None for one in calls):
+            return batch
+        given = [row for row, (*_, one) in enumerate(read) if one]
+        return {**batch, "call_targets": call_labels(calls, given)}
 
-    def _read(self, item: Any) -> tuple[list[int], list[int], list[Explanation] | None]:
-        """Tokens, labels and the calls, None where the model is to search for them."""
+    def _read(self, item: Any) -> tuple[list[int], list[int], list[Explanation] | None, bool]:
+        """Tokens, labels, the calls (None where the model is to search for them), and whether they were given."""
         if isinstance(item, Mapping) and "input_ids" in item:
             for column in ("position_ids", "seq_idx", "cu_seq_lens_q"):
                 if column in item:
@@ -86,7 +93,11 @@ class DataCollatorForCalls:
             real = [bool(one) for one in item.get("attention_mask", [1] * len(tokens))]
             kept = [token for token, one in zip(tokens, real, strict=True) if one]
             own = [int(label) for label, one in zip(item["labels"], real, strict=True) if one]
-            return kept, own, None
-        lesson = self.reader.lesson(item)[0]
+            return kept, own, None, False
+        lesson, remark = self.reader.lesson(item)
         tokens, prompt = list(lesson.conversation.tokens), lesson.conversation.prompt
-        return tokens, [IGNORED] * prompt + tokens[prompt:], list(lesson.explanations)
+        if remark == "ambiguous":
+            # A data set that is read as a whole leaves such a row out; a batch keeps its rows.
+            logger.warning_once("answers that have too many explanations are not trained on")
+            return tokens, [IGNORED] * len(tokens), [], False
+        return tokens, [IGNORED] * prompt + tokens[prompt:], list(lesson.explanations), not lesson.alone

@@ -27,6 +27,7 @@ from transformers import TrainerCallback
 
 from ..modeling_neurallib.modeling_neurallib import NeuralLibForCausalLM
 from .arguments import TrainingArgumentsError
+from .prompts import prompt_tokens
 
 LISTS = 96
 LENGTHS = (48, 64, 80)
@@ -109,10 +110,7 @@ def _read(model: NeuralLibForCausalLM, tokenizer: Any, text: str) -> tuple[Tenso
 
 
 def _tokens(tokenizer: Any, text: str) -> list[int]:
-    if getattr(tokenizer, "chat_template", None) is None:
-        return list(tokenizer(text)["input_ids"])
-    message = [{"role": "user", "content": text}]
-    return list(tokenizer.apply_chat_template(message, add_generation_prompt=True, return_dict=True)["input_ids"])
+    return prompt_tokens(tokenizer, [{"role": "user", "content": text}])
 
 
 class BlindToDrift(TrainerCallback):

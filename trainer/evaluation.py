@@ -26,9 +26,12 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from ..modeling_neurallib.modeling_neurallib import NeuralLibForCausalLM
-from .adapters import is_adapted, share_config
+from .adapters import is_adapted
+from .checkpoints import write_whole
+from .figures import EvaluationError
 from .metrics import scoring
 from .own_data import is_text, labelled_calls
+from .prompts import prompt_tokens
 
 ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 """How the name of a file of rows ends. All but the last two may be compressed (``.jsonl.gz``)."""
@@ -41,10 +44,6 @@ MARGIN = 32
 
 STEPS = ("exact", "calling", "selecting", "reading", "executing", "writing")
 """Where a reply to a computation goes wrong first: no call, another program, other arguments, another result, other words."""
-
-
-class EvaluationError(ValueError):
-    """A task that cannot be read, a model that cannot be asked, or a folder that holds something else."""
 
 
 @dataclass(frozen=True)
@@ -315,25 +314,12 @@ def without_calls(model: Any) -> Iterator[None]:
     if caller is None:
         yield
         return
-    share_config(caller)
     config = caller.config
     before, config.disabled_programs = config.disabled_programs, list(caller.computer.programs)
     try:
         yield
     finally:
         config.disabled_programs = before
-
-
-def prompt_tokens(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> list[int]:
-    """The tokens of a conversation, up to where the next reply begins; its texts by line where there is no chat format."""
-    if tokenizer.chat_template:
-        turns = [dict(message) for message in messages]
-        return list(
-            tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True, tokenize=True)[
-                "input_ids"
-            ]
-        )
-    return list(tokenizer("\n".join(message["content"] for message in messages) + "\n")["input_ids"])
 
 
 class Examples:
@@ -612,13 +598,6 @@ def evaluate(
     }
     write_whole(output / "report.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     return report
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is there with all of its text, or as it was."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(text, encoding="utf-8")
-    os.replace(scratch, path)
 
 
 # Comparison and what people see

@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from ..modeling_neurallib.sharing import EVALUATION, sha256, versions
-from .evaluation import EvaluationError, Task, write_whole
+from .checkpoints import write_whole
 
 _BENCHMARK = re.compile(r"(?P<task>.+)=(?P<id>[\w.-]+/[\w.-]+)(?::(?P<part>[\w.-]+))?")
+
+
+class EvaluationError(ValueError):
+    """A task that cannot be read, a model that cannot be asked, or a folder that holds something else."""
 
 
 def weights_of(folder: Path) -> dict[str, str]:
@@ -26,21 +30,21 @@ def weights_of(folder: Path) -> dict[str, str]:
     return found
 
 
-def benchmarks_of(given: Sequence[str], tasks: Sequence[Task]) -> dict[str, dict[str, str]]:
+def benchmarks_of(given: Sequence[str], tasks: Sequence[str]) -> dict[str, dict[str, str]]:
     """Task → ``dataset_id`` and ``task_id`` of the benchmark on the Hub that it is.
 
     Args:
-        given: each ``TASK=org/name`` or ``TASK=org/name:task_id``.
+        given: each ``TASK=org/name`` or ``TASK=org/name:task_id``. tasks: their names.
     Raises:
         EvaluationError: another form, or no such task.
     """
-    found, known = {}, [task.name for task in tasks]
+    found = {}
     for text in given:
         match = _BENCHMARK.fullmatch(text)
         if match is None:
             raise EvaluationError(f"a benchmark is given as TASK=org/name:task_id, found {text!r}")
-        if match["task"] not in known:
-            raise EvaluationError(f"{match['task']!r} is none of the tasks: {', '.join(known)}")
+        if match["task"] not in tasks:
+            raise EvaluationError(f"{match['task']!r} is none of the tasks: {', '.join(tasks)}")
         found[match["task"]] = {"dataset_id": match["id"], "task_id": match["part"] or "default"}
     return found
 

@@ -27,8 +27,10 @@ from ..modeling_neurallib.selector import UNSEEN
 from ..modeling_neurallib.writer import LEADS, lead_at_the_end, result_tokens
 from .arguments import NeuralLibTrainingArguments, share_of_labels
 from .carriers import spots
+from .checkpoints import write_whole
 from .dialogues import Dialogue, DialogueGenerator, DialogueShares
 from .features import Conversation, FeatureCache
+from .prompts import has_chat_format, prompt_tokens
 from .recipe import Recipe, RecipeError
 from .shipping import LOW_RANK
 from .wording import TaskError
@@ -108,9 +110,18 @@ Pair = tuple[Dialogue, Conversation]
 
 
 class LessonWriter:
-    """Turns dialogues into lessons: the chat format, the reply cut into tokens, the search for what explains it."""
+    """Turns dialogues into lessons: the chat format, the reply cut into tokens, the search for what explains it.
+
+    Raises:
+        RecipeError: the tokenizer has no chat format.
+    """
 
     def __init__(self, model: NeuralLibForCausalLM, tokenizer: Any, recipe: Recipe):
+        if not has_chat_format(tokenizer):
+            raise RecipeError(
+                f"the tokenizer of {recipe.base} has no chat template, in which generated requests stand: name an "
+                "instruction-tuned base, give the tokenizer a chat_template, or train on rows of your own (data: …)"
+            )
         self.model, self.tokenizer, self.recipe = model, tokenizer, recipe
         self.table = model.computer.table
         self.objective = MarginalObjective(model.computer, recipe.budget)
@@ -122,8 +133,7 @@ class LessonWriter:
         turns = [{"role": ("user", "assistant")[i % 2], "content": message} for i, message in enumerate(messages)]
         if system is not None:
             turns.insert(0, {"role": "system", "content": system})
-        encoded = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)
-        return list(encoded["input_ids"])
+        return prompt_tokens(self.tokenizer, turns)
 
     def plain(self, message: str, frame: str) -> list[int]:
         """Tokens of a message without the chat template, in one of the frames :data:`PLAIN`."""
@@ -470,7 +480,7 @@ def sampled_replies(
                 bar.update(len(chosen))
     finally:
         model.config.disabled_programs = kept
-    written_whole(remembered, json.dumps(replies))
+    write_whole(remembered, json.dumps(replies))
     return replies
 
 
@@ -483,15 +493,6 @@ def _threads_of_all() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(own)
-
-
-def written_whole(path: Path, text: str) -> None:
-    """A file is there with all of its text, or not at all."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(text)
-    os.replace(scratch, path)
-    for left in path.parent.glob(f".{path.name}.*"):  # by a process that was killed
-        left.unlink(missing_ok=True)
 
 
 def worked_off(work: Callable[[Sequence[int]], list[Any]], count: int, title: str, forked: bool = True) -> list[Any]:
@@ -597,7 +598,7 @@ def lessons_of(
     else:
         found = explained(writer, pairs, labelled, f"{split}: explaining answers")
         told = [None if one is None else [dataclasses.astuple(e) for e in one.explanations] for one in found]
-        written_whole(remembered, json.dumps(told))
+        write_whole(remembered, json.dumps(told))
     lessons = [lesson for lesson in found if lesson is not None]
     unexplained = (step for (d, _), lesson in zip(pairs, found, strict=True) if lesson is None for step in d.steps)
     left_out = Counter(step.program for step in unexplained)

@@ -21,6 +21,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from transformers.utils import logging
 
 from ..modeling_neurallib.loaded_libraries import records
+from ..modeling_neurallib.machine.state import MachineError, RunResult
 from ..modeling_neurallib.modeling_neurallib import NeuralLibForCausalLM
 from ..modeling_neurallib.objective import (
     Explanation,
@@ -32,11 +33,12 @@ from ..modeling_neurallib.objective import (
     result_spans,
     search,
 )
-from ..modeling_neurallib.writer import result_tokens
+from ..modeling_neurallib.writer import LEADS, lead_at_the_end, result_tokens
 from .arguments import share_of_labels
 from .dialogues import Dialogue
 from .features import Conversation
 from .lessons import Lesson, worked_off
+from .prompts import prompt_tokens
 
 logger = logging.get_logger(__name__)
 
@@ -257,7 +259,7 @@ class RowReader:
     Args:
         model: for its library and its characters. tokenizer: with a chat template; without one, texts stand as they are.
         supervision, budget, most_explanations, max_length: see :class:`NeuralLibTrainingArguments`.
-        seed: chooses the rows whose labels count, where supervision is a share.
+        seed: chooses the rows whose labels count, where supervision is a share; by what they say, wherever they stand.
     """
 
     def __init__(
@@ -295,7 +297,7 @@ class RowReader:
             return row, ""
         messages, answer = turns_of(row)
         prompt = self._prompt(messages)
-        labels = self._labels(row, index)
+        labels = self._labels(row, messages, answer)
         remark = ""
         if labels is None:
             results = self._searched(prompt, answer)
@@ -308,20 +310,21 @@ class RowReader:
             raise RowError(f"it has {len(tokens)} tokens, more than max_length={self.max_length}")
         spoken = tuple(message["content"] for message in messages if message["role"] != "system")
         dialogue = Dialogue(spoken, (), f"row:{index}")
-        return Lesson(dialogue, Conversation(tuple(tokens), len(prompt)), tuple(explanations)), remark
+        conversation = Conversation(tuple(tokens), len(prompt))
+        return Lesson(dialogue, conversation, tuple(explanations), alone=not labels), remark
 
     def _prompt(self, messages: list[dict[str, str]]) -> list[int]:
-        if getattr(self.tokenizer, "chat_template", None) is None:
-            return list(self.tokenizer("\n".join(message["content"] for message in messages))["input_ids"])
         try:
-            encoded = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
+            return prompt_tokens(self.tokenizer, messages)
         except TemplateError as error:
             raise RowError(f"the chat template refuses it: {error}") from error
-        return list(encoded["input_ids"])
 
-    def _labels(self, row: Mapping[str, Any], index: int) -> list[tuple[str, list[str]]] | None:
+    def _labels(
+        self, row: Mapping[str, Any], messages: list[dict[str, str]], answer: str
+    ) -> list[tuple[str, list[str]]] | None:
         """(program, arguments) of each call, None where they are to be searched for."""
-        if random.Random(f"labelled:{self.seed}:{index}").random() >= self.share:
+        said = json.dumps([*((message["role"], message["content"]) for message in messages), answer])
+        if random.Random(f"labelled:{self.seed}:{said}").random() >= self.share:
             return None
         calls = row.get("calls")
         if calls is None:
@@ -361,21 +364,29 @@ class RowReader:
                 if not found:
                     raise RowError(f"the argument {argument!r} of its call of {name} does not stand in the prompt")
                 places.append(found)
+            call = f"its call {name}({', '.join(arguments)})"
             labellings = [one for one in islice(product(*places), self.most) if _apart(one)]
-            wanted = self._run(program, [[pieces_text(text, pieces) for pieces in one] for one in labellings])
+            if not labellings:
+                raise RowError(f"{call} has arguments that stand in the prompt only one within the other")
+            runs = self._run(call, program, [[pieces_text(text, pieces) for pieces in one] for one in labellings])
+            wanted = [run.text for run in runs]
             first = next((result for result in wanted if result is not None), None)
-            start = -1 if first is None else answer.find(first, at)
-            if first is None or start < 0:
-                shown = "nothing" if first is None else repr(first)
-                raise RowError(f"its call {name}({', '.join(arguments)}) gives {shown}, which its answer lacks")
+            if first is None:
+                raise RowError(f"{call} ends with the fault {runs[0].fault.name} after {runs[0].steps} steps")
+            start = answer.find(first, at)
+            if start < 0:
+                raise RowError(f"{call} gives {first!r}, which its answer lacks")
             calls = [Found(index, one, 1) for one, result in zip(labellings, wanted, strict=True) if result == first]
             at = start + len(first)
             results.append(_Result(start, at, calls))
         return results
 
-    def _run(self, program: str, arguments: Sequence[Sequence[str]]) -> list[str | None]:
-        calls = [(program, list(texts)) for texts in arguments]
-        return [run.text for run in self.library.run_batch(calls, machine=self.machine, max_steps=200_000)]
+    def _run(self, call: str, program: str, arguments: Sequence[Sequence[str]]) -> list[RunResult]:
+        """Runs as long as the machine's own limit, as the model's are."""
+        try:
+            return self.library.run_batch([(program, texts) for texts in arguments], machine=self.machine)
+        except MachineError as error:
+            raise RowError(f"{call} cannot be run: {error}") from error
 
     def _searched(self, prompt: list[int], answer: str) -> list[_Result]:
         """The results in an answer that some call explains: the whole answer, else parts of it that do not overlap."""
@@ -402,8 +413,9 @@ class RowReader:
         tokens, explanations = list(prompt), []
         at = 0
         for result in results:
-            lead = int(result.start > at and answer[result.start - 1] == " ")
-            tokens += self._plain(answer[at : result.start - lead])
+            before = answer[at : result.start]
+            lead = lead_at_the_end(before)
+            tokens += self._plain(before.removesuffix(LEADS[lead]))
             written = result_tokens(self.table, lead, answer[result.start : result.end])
             for one in result.calls:
                 explanations.append(

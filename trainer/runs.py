@@ -19,8 +19,8 @@ from ..modeling_neurallib.modeling_neurallib import NeuralLibForCausalLM
 from ..modeling_neurallib.programs import standard_library
 from ..modeling_neurallib.sharing import RECORD, UNTRAINED_BIAS, sha256
 from .arguments import NeuralLibTrainingArguments
-from .checkpoints import STAGE, last_checkpoint, put_back, put_in_place, said_clearly
-from .lessons import Lessons, lessons_of, weighed, with_features, written_whole
+from .checkpoints import STAGE, last_checkpoint, put_back, put_in_place, said_clearly, write_whole
+from .lessons import Lessons, lessons_of, weighed, with_features
 from .outcomes import decided
 from .own_data import load_rows
 from .recipe import STANDARD, Recipe, RecipeError
@@ -174,13 +174,13 @@ def _follow(recipe: Recipe, whole: Recipe, resume: bool) -> dict[str, Any]:
     try:
         with said_clearly("the run", output / "checkpoints"):
             if arguments.process_index == 0 and (whole.then or (output / BEGUN_WITH).is_file()):
-                written_whole(output / BEGUN_WITH, json.dumps(_begun_with(recipe), indent=2))
+                write_whole(output / BEGUN_WITH, json.dumps(_begun_with(recipe), indent=2))
             if _beyond_heads(recipe, arguments):
                 report = _train_model(recipe, model, tokenizer, arguments, resume)
             else:
                 report = _train_heads(recipe, whole, model, tokenizer, arguments, resume)
             if arguments.process_index == 0:
-                written_whole(output / "report.json", json.dumps(report, indent=2))
+                write_whole(output / "report.json", json.dumps(report, indent=2))
     finally:
         if arguments.process_index == 0:
             put_back(output)

@@ -23,7 +23,7 @@ from ..modeling_neurallib.programs import standard_library
 logger = logging.get_logger(__name__)
 
 SHIPPED = Path(__file__).parent.parent / "modeling_neurallib" / "shipped" / "smollm2-135m"
-"""Heads for SmolLM2-135M-Instruct, trained by the recipe ``smollm2-135m.yaml``."""
+"""Heads for SmolLM2-135M-Instruct, trained by ``smollm2-135m.yaml``, then by ``smollm2-135m-further.yaml``."""
 
 SMOLLM2 = "smollm2-135m"
 LOW_RANK = "low_rank.safetensors"

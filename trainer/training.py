@@ -167,6 +167,7 @@ class NeuralLibTrainer(Trainer):
             processing_class=processing_class,
             **kwargs,
         )
+        self.model_accepts_loss_kwargs = True  # of :meth:`compute_loss`, which divides accumulated batches itself; not of the model
         self._descriptions: Descriptions | None = None
         if self.ours.keys_from_descriptions:
             self._descriptions = Descriptions(self.language_model, self._tokenizer)
@@ -306,6 +307,9 @@ class NeuralLibTrainer(Trainer):
             eval_dataset = self._lessons(eval_dataset, "evaluation")
         return super().get_eval_dataloader(eval_dataset)
 
+    def get_test_dataloader(self, test_dataset: Any) -> Any:
+        return super().get_test_dataloader(self._lessons(test_dataset, "test"))
+
     # Loss
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> Tensor:
@@ -322,15 +326,8 @@ class NeuralLibTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """−(Σ log p(answer) + ``prompt_weight`` · Σ mean log p(no call in the prompt)) / sequences + ``retention`` · departure."""
-        computer = self.language_model.computer
-        computer.reading_weight = self._reading_weight() if model.training else 1.0
-        computer.alone_weight = self.ours.alone_weight if model.training else 1.0
-        computer.stretch = self.ours.stretch
-        if model.training and self._descriptions is not None:
-            drawn = self._descriptions.draw().to(computer.descriptions.device)
-            for each in self.language_model._computers():
-                each.drawn = drawn
-        outputs = model(**inputs)
+        with self._weighing(model.training):
+            outputs = model(**inputs)
         likelihoods, parts = outputs["log_likelihoods"], outputs.get("parts") or {}
         quiet = parts.get("prompt_no_call", torch.zeros_like(likelihoods))
         rows = len(likelihoods) if num_items_in_batch is None else num_items_in_batch
@@ -345,6 +342,26 @@ class NeuralLibTrainer(Trainer):
         if model.training:
             self._remember(likelihoods.detach(), {name: part.detach() for name, part in parts.items()})
         return (loss, outputs) if return_outputs else loss
+
+    @contextmanager
+    def _weighing(self, training: bool) -> Iterator[None]:
+        """Within, the computer scores as this step of training does, or as evaluation; afterwards as it did before."""
+        # PEFT's wrapper of the computer keeps what is set on it; what the copies within look at is set on each.
+        computer, each = self.language_model.computer, self.language_model._computers()
+        before = (computer.reading_weight, computer.alone_weight, computer.stretch)
+        try:
+            computer.reading_weight = self._reading_weight() if training else 1.0
+            computer.alone_weight = self.ours.alone_weight if training else 1.0
+            computer.stretch = self.ours.stretch
+            if training and self._descriptions is not None:
+                drawn = self._descriptions.draw().to(computer.descriptions.device)
+                for one in each:
+                    one.drawn = drawn
+            yield
+        finally:
+            computer.reading_weight, computer.alone_weight, computer.stretch = before
+            for one in each:
+                one.drawn = None
 
     def _departure(self, model: nn.Module, inputs: dict[str, Any], logits: Tensor) -> Tensor:
         """KL(base ‖ adapted) of the next token, in nats: a mean over ``RETAINED`` positions of a batch, drawn at random."""
@@ -513,8 +530,6 @@ class NeuralLibTrainer(Trainer):
                 return super().train(*args, **kwargs)
         finally:
             torch.set_flush_denormal(False)
-            for computer in self.language_model._computers():
-                computer.drawn = None
 
     def _get_output_dir(self, trial: Any) -> str:
         return super()._get_output_dir(trial) if self._staging is None else str(self._staging)

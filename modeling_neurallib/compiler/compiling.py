@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
+from ...configuration.machine_config import LEAST_REGISTERS, MOST_REGISTERS
 from ..library import MAXIMUM_NAME, MAXIMUM_TEXT, LibraryError, NeuralLibrary, Parameter
+from ..machine.state import MAXIMUM_ARGUMENTS
 from .allocate import allocate
 from .assemble import Assembled, assemble, entry
 from .errors import TOO_DEEP, CompileError
@@ -24,10 +26,6 @@ from .types import BOOL, INT, STR, Type, list_of
 
 REGISTERS = 16
 """Registers of the machine that programs are compiled for."""
-
-LEAST_REGISTERS, MOST_REGISTERS = 6, 256
-
-MAXIMUM_PROGRAM_PARAMETERS = 6
 
 _TEXT_FORMS = Path(__file__).parent.parent / "programs" / "_text.py"
 """Restricted Python that reads and prints the arguments and results of programs whose types are not ``str``."""
@@ -126,7 +124,7 @@ class _Unit:
 
     def _program(self, function: SourceFunction) -> ProgramParts:
         found = signature(function)
-        most = min(MAXIMUM_PROGRAM_PARAMETERS, (self.registers - 2) // 2)
+        most = min(MAXIMUM_ARGUMENTS, (self.registers - 2) // 2)
         if len(found.parameters) > most:
             raise function.file.error(
                 function.node, f"a program with {len(found.parameters)} parameters", f"use at most {most}"

@@ -15,7 +15,7 @@ from .errors import CompileError
 from .source import Constant, SourceFunction, Sources, fold
 from .types import BOOL, CHAR, INT, NONE, STR, UNKNOWN, Type, annotated, join, list_of
 
-MAXIMUM_PARAMETERS = 7
+MAXIMUM_FUNCTION_PARAMETERS = 7
 """Values that fit in the registers that pass arguments."""
 
 LARGEST_UNROLLED_POWER = 16
@@ -121,8 +121,8 @@ def signature(function: SourceFunction) -> Signature:
         raise error(node, "a parameter with a default, a star or a slash", "write plain parameters")
     if node.decorator_list:
         raise error(node.decorator_list[0], "a decorator", "compile the plain function")
-    if len(arguments.args) > MAXIMUM_PARAMETERS:
-        raise error(node, f"{len(arguments.args)} parameters", f"use at most {MAXIMUM_PARAMETERS}, or a list")
+    if len(arguments.args) > MAXIMUM_FUNCTION_PARAMETERS:
+        raise error(node, f"{len(arguments.args)} parameters", f"use at most {MAXIMUM_FUNCTION_PARAMETERS}, or a list")
     parameters = []
     for argument in arguments.args:
         kind = annotated(argument.annotation)

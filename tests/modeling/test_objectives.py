@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from itertools import pairwise, permutations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassFieldValidationError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from neurallib.modeling_neurallib.dense_objective import DenseObjectiveError, soft_copy
 from neurallib.modeling_neurallib.labelling import argument_texts
+from neurallib.modeling_neurallib.modeling_neurallib import NeuralLibError
 from neurallib.modeling_neurallib.objective import (
     decimal_pieces,
     grouped_pieces,
@@ -22,10 +25,17 @@ from neurallib.modeling_neurallib.objective import (
     result_spans,
     search,
 )
+from neurallib.trainer.collator import DataCollatorForCalls
 from torch.nn.functional import one_hot
-from transformers import LlamaForCausalLM
+from transformers import LlamaForCausalLM, Trainer, TrainingArguments
 
-from neurallib import NeuralLibForCausalLM, compile_library
+from neurallib import (
+    NeuralLibConfig,
+    NeuralLibForCausalLM,
+    NeuralLibTrainingArguments,
+    TrainingArgumentsError,
+    compile_library,
+)
 
 HEADS = {"head_width": 16, "head_heads": 2, "key_width": 8, "reader_layers": 1}
 SMALL = {"values": 128, "memory": 40, "registers": 16, "call_depth": 4, "max_steps": 60}
@@ -296,3 +306,85 @@ def test_proposals_stay_in_the_text_and_do_not_overlap(text: str, arity: int) ->
         assert all(0 <= start < end <= len(text) for start, end in pieces)
         assert all(a[1] <= b[0] for a, b in pairwise(pieces))
         assert all(pieces_text(text, argument) for argument in arguments)
+
+
+# What is refused
+
+
+def test_an_estimator_that_does_not_exist_is_refused(tiny_model: NeuralLibForCausalLM) -> None:
+    with pytest.raises(StrictDataclassFieldValidationError, match="expected one of 'marginal', 'dense'"):
+        NeuralLibConfig(estimator="margnal")
+    with pytest.raises(StrictDataclassFieldValidationError, match="margnal"):
+        tiny_model.config.estimator = "margnal"
+    tiny_model.config.estimator = "dense"
+    assert tiny_model.config.to_dict()["estimator"] == "dense"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("supervision", "calls"), ("prompt_weight", 0.5), ("stretch", 2.0), ("alone_weight", 0.5), ("tempering", 0.5),
+     ("reading_share", 0.5)],
+)  # fmt: skip
+def test_dense_refuses_arguments_that_weigh_calls(tmp_path: Path, name: str, value: Any) -> None:
+    NeuralLibTrainingArguments(str(tmp_path), **{name: value})
+    NeuralLibTrainingArguments(str(tmp_path), estimator="dense")
+    with pytest.raises(TrainingArgumentsError, match=f"the estimator 'dense' .* has no {name}: leave that out"):
+        NeuralLibTrainingArguments(str(tmp_path), estimator="dense", **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("prompt", "padding", "reply", "missing"),
+    [("say ab", 0, "", "no reply"), ("", 0, "ab", "no prompt before"), ("", 2, "ab", "no prompt before")],
+)
+def test_dense_refuses_rows_without_a_prompt_or_a_reply(
+    dense_model: NeuralLibForCausalLM, tiny_tokenizer: Any, prompt: str, padding: int, reply: str, missing: str
+) -> None:
+    tokens, labels = example(tiny_tokenizer, prompt, reply)
+    empty = torch.zeros(1, padding, dtype=torch.int64)
+    tokens, labels, mask = (
+        torch.cat([rest, each], dim=1)
+        for rest, each in ((empty, tokens), (empty - 100, labels), (empty, torch.ones_like(tokens)))
+    )
+    with pytest.raises(DenseObjectiveError, match=f"row 0 of the batch has {missing}"):
+        dense_model(tokens.long(), attention_mask=mask.long(), labels=labels.long())
+
+
+# Which loss, and of what size
+
+
+def test_labels_without_calls_have_the_loss_of_the_backbone(
+    tiny_base: LlamaForCausalLM, tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any
+) -> None:
+    tokens, labels = example(tiny_tokenizer, "Add 12 and 30", "42")
+    output = tiny_model(tokens, labels=labels, decide_calls=False)
+    assert output.log_likelihoods is None
+    assert torch.equal(output.loss, tiny_base(tokens, labels=labels).loss)
+    embeddings = tiny_model.get_input_embeddings()(tokens)
+    alone = tiny_model(inputs_embeds=embeddings, labels=labels, decide_calls=False)
+    assert torch.equal(alone.loss, output.loss)
+
+
+def test_labels_with_embeddings_are_refused(tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any) -> None:
+    tokens, labels = example(tiny_tokenizer, "Add 12 and 30", "42")
+    with pytest.raises(NeuralLibError, match="labels were given with inputs_embeds"):
+        tiny_model(inputs_embeds=tiny_model.get_input_embeddings()(tokens), labels=labels)
+
+
+def test_the_stock_trainer_sees_the_loss_of_the_model(
+    tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any, tmp_path: Path
+) -> None:
+    """A mean per sequence, while it trains and when it evaluates, however many batches make a step."""
+    rows = [{"prompt": "Add 12 and 30", "completion": "42"}, {"prompt": "Turn strawberry around", "completion": "yrrebwarts"}]
+    collator = DataCollatorForCalls(tiny_tokenizer, tiny_model)
+    wanted = tiny_model(**collator(rows)).loss.item()
+    for size, batches in ((2, 1), (1, 2)):
+        arguments = TrainingArguments(
+            str(tmp_path), max_steps=1, learning_rate=0.0, per_device_train_batch_size=size, gradient_accumulation_steps=batches,
+            per_device_eval_batch_size=2, report_to=[], use_cpu=True, disable_tqdm=True, save_strategy="no", logging_steps=1,
+            remove_unused_columns=False,
+        )  # fmt: skip
+        trainer = Trainer(tiny_model, arguments, collator, rows, rows)
+        trainer.train()
+        losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+        assert losses == [pytest.approx(wanted, rel=0.1)], "the reader's dropout aside"
+        assert trainer.evaluate()["eval_loss"] == pytest.approx(wanted, rel=1e-4)

@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 import torch
 from neurallib.modeling_neurallib.compiler.compiling import compile_source
-from neurallib.modeling_neurallib.objective import Explanation, call_labels, explanations_of, pieces_text
+from neurallib.modeling_neurallib.objective import (
+    SEARCHED_STEPS,
+    Explanation,
+    call_labels,
+    explanations_of,
+    given_rows,
+    pieces_text,
+)
+from neurallib.modeling_neurallib.writer import LEADS
 from neurallib.trainer.collator import IGNORED, DataCollatorForCalls
 from neurallib.trainer.lessons import Lesson
 from neurallib.trainer.own_data import (
@@ -77,6 +85,30 @@ def test_labels_of_calls_are_used(reader: Callable[..., RowReader], arguments: l
     assert (empty.explanations, remark) == ((), "")
 
 
+def test_results_on_lines_are_cut_as_those_of_generated_lessons(reader: Callable[..., RowReader]) -> None:
+    row = asked("Turn strawberry around, and add 12 and 30", "yrrebwarts\n42\nThat is all.")
+    lesson, _ = reader().lesson(row)
+    table, tokens = reader().table, lesson.conversation.tokens
+    found = {(x.lead, table.characters(tokens[x.start + 1 : x.start + 1 + x.length]).text()) for x in lesson.explanations}
+    assert found == {(0, "yrrebwarts"), (LEADS.index("\n"), "\n42")}
+
+
+def test_a_share_of_labels_depends_on_what_a_row_says(reader: Callable[..., RowReader]) -> None:
+    rows = [
+        asked(f"Add {n} and 30, or 30 and {n}", str(n + 30), calls=[{"program": "add", "arguments": [str(n), "30"]}])
+        for n in range(41, 61)
+    ]
+    half = reader(supervision=0.5)
+
+    def labelled(order: list[dict[str, Any]]) -> set[str]:
+        lessons, _ = read_rows(order, half)
+        return {one.dialogue.messages[0] for one in lessons if not one.alone}
+
+    some = labelled(rows)
+    assert 3 <= len(some) <= 17 and labelled(rows[::-1]) == some
+    assert {row["prompt"] for row in rows if not half.lesson(row)[0].alone} == some, "and not on where it stands"
+
+
 def test_lists_are_found_piece_by_piece() -> None:
     assert occurrences("sort 5, 12 and 112", "5, 12, 112", 0) == [((5, 6), (8, 10), (15, 18))]
     assert occurrences("12 or 112", "12", 0) == [((0, 2),)]
@@ -100,6 +132,7 @@ BAD_LABELS = [
     ([{"program": "add", "arguments": ["12"]}], "takes 2"),
     ([{"program": "add", "arguments": ["12", "31"]}], "'31' of its call of add does not stand in the prompt"),
     ([{"program": "double", "arguments": ["12"]}], "gives '24', which its answer lacks"),
+    ([{"program": "add", "arguments": ["12", "12"]}], "only one within the other"),
     ("{", "not a list of program and arguments"),
     (None, "it has no calls"),
 ]
@@ -115,6 +148,44 @@ def test_bad_rows_say_why(reader: Callable[..., RowReader], row: Any, reason: st
 def test_bad_labels_say_why(reader: Callable[..., RowReader], calls: Any, reason: str) -> None:
     with pytest.raises(RowError, match=reason):
         reader(supervision="calls").lesson({**SUM, "calls": calls})
+
+
+DIGITS = '''
+def count_to(number: int) -> int:
+    """Count to a number."""
+    counted = 0
+    for _ in range(number):
+        counted += 1
+    return counted
+
+
+def sixth(text: str) -> str:
+    """The sixth character."""
+    return text[5]
+'''
+
+
+def test_labelled_runs_end_where_those_of_the_model_end(
+    tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_model.load_library(compile_source(DIGITS, name="digits"), tokenizer=tiny_tokenizer)
+
+    def lesson(program: str, argument: str, answer: str) -> Lesson:
+        calls = [{"program": program, "arguments": [argument]}]
+        reader = RowReader(tiny_model, tiny_tokenizer, supervision="calls")
+        return reader.lesson(asked(f"Of {argument}", answer, calls=calls))[0]
+
+    run = tiny_model.computer.library.call("count_to", ["90000"])
+    assert run.text == "90000" and run.steps > SEARCHED_STEPS
+    assert len(lesson("count_to", "90000", "90000").explanations) == 1
+    with pytest.raises(RowError, match=r"its call sixth\(ab\) ends with the fault index_out_of_range after \d+ steps"):
+        lesson("sixth", "ab", "b")
+    monkeypatch.setitem(tiny_model.config.machine, "max_steps", 1_000)
+    with pytest.raises(RowError, match="ends with the fault out_of_steps after 1000 steps"):
+        lesson("count_to", "90000", "90000")
+    monkeypatch.setitem(tiny_model.config.machine, "memory", 64)
+    with pytest.raises(RowError, match=r"its call sixth\(b+\) cannot be run"):
+        lesson("sixth", "b" * 100, "b")
 
 
 def test_bad_rows_are_refused_or_skipped_with_their_index(reader: Callable[..., RowReader]) -> None:
@@ -189,6 +260,9 @@ def test_call_labels_are_explanations_as_a_tensor() -> None:
         None,
     ]
     assert call_labels(rows).shape == (3, 4, 9) and explanations_of(call_labels(rows)) == rows
+    assert given_rows(call_labels(rows)) == frozenset()
+    told = call_labels(rows, given=[0])
+    assert given_rows(told) == {0} and explanations_of(told) == rows
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -207,6 +281,47 @@ def test_padding_changes_no_likelihood(tiny_model: NeuralLibForCausalLM, tiny_to
     # Without the labels of calls the model searches for them itself.
     searched = tiny_model(**{name: tensor for name, tensor in batch.items() if name != "call_targets"})
     torch.testing.assert_close(searched.log_likelihoods[1:], together[1:], atol=1e-4, rtol=1e-5)
+
+
+def test_where_calls_were_given_nothing_else_explains_an_answer(
+    tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any
+) -> None:
+    tiny_model.computer.selector.no_call.bias.data.fill_(9.0)  # calls are unlikely beside the backbone's words
+    rows = [{**SUM, "calls": [{"program": "add", "arguments": ["12", "30"]}]}, {**TALK, "calls": []}]
+    output = tiny_model(**DataCollatorForCalls(tiny_tokenizer, tiny_model, supervision="calls")(rows))
+    found, calls, alone = (one.tolist() for one in (output.log_likelihoods, output.parts["calls"], output.parts["alone"]))
+    assert found[0] == pytest.approx(calls[0], abs=1e-4) and alone[0] > calls[0]
+    assert found[1] == pytest.approx(alone[1])
+    searched = tiny_model(**DataCollatorForCalls(tiny_tokenizer, tiny_model)(rows))
+    assert searched.log_likelihoods[0].item() >= alone[0]
+
+
+def test_the_collator_draws_labels_row_by_row(tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any) -> None:
+    calls = [{"program": "add", "arguments": ["12", "30"]}]
+    rows = [asked(f"Add 12 and 30, or 30 and 12, {word}", "42", calls=calls) for word in "abcdefghijklmnopqrst"]
+    batch = DataCollatorForCalls(tiny_tokenizer, tiny_model, supervision=0.5)(rows)
+    counts = [len(found or ()) for found in explanations_of(batch["call_targets"])]
+    assert 3 <= counts.count(4) <= 17 and len(set(counts)) == 2, "each number stands at two places"
+    assert given_rows(batch["call_targets"]) == {row for row, count in enumerate(counts) if count == 4}
+
+
+def test_a_row_with_too_many_explanations_says_nothing(tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any) -> None:
+    collator = DataCollatorForCalls(tiny_tokenizer, tiny_model, padding_side="left", most_explanations=1)
+    ambiguous = asked("Add 12 and 30, or 30 and 12, then turn strawberry around, and talk of it", "42")
+    assert collator.reader.lesson(ambiguous)[1] == "ambiguous"
+
+    def learned(rows: list[Any]) -> dict[str, torch.Tensor]:
+        output = tiny_model(**collator(rows))
+        tiny_model.zero_grad()
+        (output.log_likelihoods.sum() + output.parts["prompt_no_call"].sum()).backward()
+        return {name: one.grad.clone() for name, one in tiny_model.named_parameters() if one.grad is not None}
+
+    batch = collator([ambiguous, TALK])
+    assert (batch["labels"][0] == IGNORED).all() and (batch["labels"][1] != IGNORED).any()
+    both, talk = learned([ambiguous, TALK]), learned([TALK])
+    for name, gradient in both.items():
+        torch.testing.assert_close(gradient, talk.get(name, torch.zeros_like(gradient)), atol=1e-4, rtol=1e-3)
+    assert not any(gradient.any() for gradient in learned([ambiguous]).values())
 
 
 def test_packing_is_refused(tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any) -> None:

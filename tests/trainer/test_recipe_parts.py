@@ -180,7 +180,10 @@ def test_an_interruption_says_which_run_goes_on(
         (None, r"then, run 2: must be a mapping of keys to values, found None"),
         ("epochs=1", r"then, run 2: must be a mapping of keys to values, found 'epochs=1'"),
         ({"train": "all"}, r"heads of a frozen backbone .* ruled out by train$"),
-        ({"estimator": "dense", "cached_features": False}, r"ruled out by estimator, cached_features$"),
+        (
+            {"estimator": "dense", "cached_features": False, "stretch": 1.0, "tempering": 0.0},
+            r"ruled out by estimator, cached_features$",
+        ),
         ({"retention": 0.5, "backbone_learning_rate": 0.1}, r"ruled out by backbone_learning_rate, retention$"),
         ({"estimator": "margin"}, r"the recipe cannot be followed: estimator cannot be 'margin'"),
         ({"stretch": 0.5}, r"the recipe cannot be followed: stretch is at least 1"),

@@ -89,7 +89,8 @@ def test_a_share_of_the_labels_counts(
     def labelled(supervision: str | float, seed: int = 0) -> set[int]:
         """The rows of which nothing but the labelled call counts."""
         settings = arguments(tmp_path, supervision=supervision, seed=seed, cached_features=cached)
-        trainer = NeuralLibTrainer(fresh(tiny_model), settings, None, [BOTH_WAYS] * 20, None, tiny_tokenizer)
+        rows = [{**BOTH_WAYS, "prompt": f"{BOTH_WAYS['prompt']}, {word}"} for word in "abcdefghijklmnopqrst"]
+        trainer = NeuralLibTrainer(fresh(tiny_model), settings, None, rows, None, tiny_tokenizer)
         trainer.train()
         assert trainer.cached == cached and trainer.state.log_history[0]["call_loss"] > 0
         explained = [len(lesson.explanations) for lesson in trainer.train_dataset.lessons]
@@ -100,6 +101,20 @@ def test_a_share_of_the_labels_counts(
     some = labelled(0.3)
     assert 1 <= len(some) <= 12 and some != labelled(0.3, seed=1)
     assert labelled("answers") == set() and labelled("calls") == set(range(20))
+
+
+def test_labels_are_learned_alike_on_both_paths(
+    tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any, tmp_path: Path
+) -> None:
+    """Where calls are given the backbone alone explains no answer, be its features remembered or not."""
+    tiny_model.computer.selector.no_call.bias.data.fill_(9.0)
+    found = []
+    for cached, supervision in ((True, "calls"), (False, "calls"), (False, "answers")):
+        settings = arguments(tmp_path, supervision=supervision, cached_features=cached)
+        trainer = NeuralLibTrainer(fresh(tiny_model), settings, None, [BOTH_WAYS], None, tiny_tokenizer)
+        trainer.train()
+        found.append(trainer.state.log_history[0]["answer_loss"])
+    assert found[0] == pytest.approx(found[1], rel=1e-3) and found[2] < found[1] - 0.1
 
 
 # Streams

@@ -406,6 +406,18 @@ def test_early_stopping_on_what_is_measured(
     assert (tmp_path / "checkpoint-2").is_dir() and not (tmp_path / ".unfinished").exists()
 
 
+@pytest.mark.parametrize("cached", [True, False])
+def test_predictions_on_rows_are_those_of_evaluation(
+    tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any, tmp_path: Path, cached: bool
+) -> None:
+    settings = arguments(tmp_path, sample_size=4, cached_features=cached)
+    trainer = NeuralLibTrainer(tiny_model, settings, train_dataset=ROWS[:2], processing_class=tiny_tokenizer)
+    found, evaluated = trainer.predict(ROWS).metrics, trainer.evaluate(ROWS)
+    for name in ("loss", "exact", "quiet"):
+        assert found[f"test_{name}"] == pytest.approx(evaluated[f"eval_{name}"]), name
+    assert trainer.data_reports["test"].unexplained == [3]
+
+
 def test_a_stream_trains_through_the_model(
     tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any, tmp_path: Path
 ) -> None:

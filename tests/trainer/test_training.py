@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import errno
 import math
@@ -26,7 +27,7 @@ from neurallib.trainer.shipping import NeuralLibError, load_heads
 from neurallib.trainer.tasks import Example
 from neurallib.trainer.training import NeuralLibTrainer
 from test_trainer_on_rows import fresh
-from transformers import TrainerCallback, TrainingArguments
+from transformers import TrainingArguments
 
 from neurallib import NeuralLibForCausalLM, NeuralLibTrainingArguments
 
@@ -432,27 +433,59 @@ def test_where_nothing_is_read_candidates_count_alike(lessons: Lessons, tiny_mod
             assert float(once[row] - thrice[row]) == pytest.approx(math.log(3) * len(dialogue.steps), abs=1e-4)
 
 
+def watched_scores(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float, float]]:
+    """How each batch from now on is weighed: ``reading_weight``, ``alone_weight``, ``stretch``."""
+    found: list[tuple[float, float, float]] = []
+    score = MarginalObjective.score
+
+    def watched(self: MarginalObjective, batch: CallBatch) -> Any:
+        found.append((self.computer.reading_weight, self.computer.alone_weight, self.computer.stretch))
+        return score(self, batch)
+
+    monkeypatch.setattr(MarginalObjective, "score", watched)
+    return found
+
+
+@pytest.mark.parametrize("ending", ["the last step", "an error", "evaluation"])
+def test_training_leaves_no_weights_on_the_model(
+    lessons: Lessons, tiny_model: NeuralLibForCausalLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    computer = tiny_model.computer
+    computer.alone_weight = 0.5  # whoever set it keeps it
+    arguments = NeuralLibTrainingArguments(
+        output_dir=str(tmp_path / "run"), max_steps=2, reading_share=0.4, alone_weight=0.0, stretch=3.0, report_to=[],
+        use_cpu=True, disable_tqdm=True, save_strategy="no", sample_size=0,
+    )  # fmt: skip
+    weighed = watched_scores(monkeypatch)
+    trainer = NeuralLibTrainer(tiny_model, arguments, train_dataset=lessons, eval_dataset=lessons)
+    if ending == "evaluation":
+        trainer.evaluate()
+    elif ending == "an error":
+        monkeypatch.setattr(MarginalObjective, "_choices", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            trainer.train()
+    else:
+        trainer.train()
+    assert set(weighed) == {(1.0, 1.0, 3.0) if ending == "evaluation" else (0.0, 0.0, 3.0)}
+    assert (computer.reading_weight, computer.alone_weight, computer.stretch) == (1.0, 0.5, 1.0)
+
+
 def test_reading_is_learned_in_its_share_of_the_steps(
-    lessons: Lessons, tiny_model: NeuralLibForCausalLM, tmp_path: Path
+    lessons: Lessons, tiny_model: NeuralLibForCausalLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = NeuralLibTrainingArguments(
         output_dir=str(tmp_path / "run"), max_steps=8, reading_share=0.25, report_to=[], use_cpu=True, disable_tqdm=True,
         save_strategy="no", sample_size=0,
     )  # fmt: skip
-    read = []
-
-    class Watch(TrainerCallback):  # type: ignore[misc]
-        def on_step_end(self, *arguments: Any, **kwargs: Any) -> None:
-            read.append(tiny_model.computer.reading_weight > 0)
-
-    NeuralLibTrainer(tiny_model, arguments, train_dataset=lessons, callbacks=[Watch()]).train()
-    assert read == [False, False, False, True] * 2
+    weighed = watched_scores(monkeypatch)
+    NeuralLibTrainer(tiny_model, arguments, train_dataset=lessons).train()
+    assert [reading > 0 for reading, _, _ in weighed] == [False, False, False, True] * 2
     with pytest.raises(TrainingArgumentsError, match=r"reading_share is greater than 0 and at most 1, found 0"):
         NeuralLibTrainingArguments(output_dir=str(tmp_path), reading_share=0.0)
 
 
 def test_a_computer_that_trains_stretches_what_it_scores(
-    lessons: Lessons, tiny_model: NeuralLibForCausalLM, tmp_path: Path
+    lessons: Lessons, tiny_model: NeuralLibForCausalLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     computer, objective = tiny_model.computer, MarginalObjective(tiny_model.computer)
     computer.selector.no_call.bias.data.zero_()
@@ -477,8 +510,9 @@ def test_a_computer_that_trains_stretches_what_it_scores(
         output_dir=str(tmp_path / "run"), max_steps=1, stretch=3.0, report_to=[], use_cpu=True, disable_tqdm=True,
         save_strategy="no", sample_size=0,
     )  # fmt: skip
+    weighed = watched_scores(monkeypatch)
     NeuralLibTrainer(tiny_model, arguments, train_dataset=lessons).train()
-    assert computer.stretch == 3.0
+    assert {stretch for _, _, stretch in weighed} == {3.0}
 
 
 def test_the_trainer_learns_and_resumes_to_the_bit(
@@ -553,3 +587,10 @@ def test_recipes(tmp_path: Path) -> None:
 def test_heads_that_are_not_there(tiny_base: Any, tiny_tokenizer: Any, tmp_path: Path) -> None:
     with pytest.raises(NeuralLibError, match="no trained heads"):
         load_heads(tiny_base, tiny_tokenizer, tmp_path)
+
+
+def test_generated_requests_want_a_chat_format(tiny_model: NeuralLibForCausalLM, tiny_tokenizer: Any) -> None:
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.chat_template = None
+    with pytest.raises(RecipeError, match="no chat template"):
+        LessonWriter(tiny_model, tokenizer, Recipe())
