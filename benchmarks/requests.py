@@ -96,7 +96,9 @@ SETS = {
     "plain": RequestSet("fifth blind set as a bare line, no chat template", "requests_blind_5.jsonl", frame="{}\n"),
     "question_answer": RequestSet("fifth blind set as `Q: …`, `A:`", "requests_blind_5.jsonl", frame="Q: {}\nA:"),
     "examples": RequestSet("after solved examples in the same message, blind", "requests_examples.jsonl"),
-    "conversations": RequestSet("conversations, blind", "requests_conversations.jsonl"),
+    "conversations": RequestSet(
+        "conversations, blind (again: the same of new values, another thing of the same)", "requests_conversations.jsonl"
+    ),
     "dialogues": RequestSet("conversations, an earlier set", "requests_dialogues.jsonl"),
     "development": RequestSet(f"development set; {READ}", "requests_development.jsonl"),
     "development_2": RequestSet(f"second development set; {READ}", "requests_development_2.jsonl"),
