@@ -1058,7 +1058,7 @@ def _loading(what: str, source: str, revision: str | None = None) -> Iterator[No
 
 def _reason(error: BaseException, source: str, revision: str | None) -> str:
     """One line for why something cannot be loaded: what led to it says more than the loaders, which then guess."""
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
     from safetensors import SafetensorError
 
     from .modeling_neurallib.library import hub_reason
@@ -1068,6 +1068,8 @@ def _reason(error: BaseException, source: str, revision: str | None) -> str:
         told = " ".join(str(seen).split())
         if type(seen) is ConnectionError:  # from _find
             return told
+        if isinstance(seen, HFValidationError) and not Path(source).exists():
+            return f"there is no folder {source}; give a folder that is there, or org/name on the Hub"
         if isinstance(seen, SafetensorError | UnicodeDecodeError | json.JSONDecodeError):
             again = "get it again" if Path(source).exists() else f"get it again, after `hf cache rm model/{source}`"
             return f"one of its files is cut short or corrupt ({told}); {again}"

@@ -332,6 +332,7 @@ def test_bases_that_cannot_be_used(tmp_path: Path) -> None:
     output = tmp_path / "model"
     assert "cannot be loaded" in complaint("assemble", "--base", "no/such-model", "--output", output)
     assert "cannot be loaded" in complaint("assemble", "--base", tmp_path / "no.gguf", "--output", output)
+    assert "there is no folder" in complaint("assemble", "--base", tmp_path / "nowhere", "--output", output)
     source = tmp_path / "programs.py"
     source.write_text("")
     assert f"{source} is a file; a model is a folder" in complaint("assemble", "--base", source, "--output", output)
