@@ -280,6 +280,8 @@ class Draw:
         rng = self.rng
         for _ in range(ATTEMPTS):
             signs = {"+": "+", "-": "-", "*": rng.choice("*******x××"), "/": rng.choice("//////÷")}
+            if rng.random() < 0.12:
+                signs["^"] = rng.choice(("^", "^", "**"))
             space = rng.random() < 0.6 or signs["*"] == "x"
             leaves = rng.choices((2, 3, 4, 5), (6, 44, 30, 20))[0]
             decimals = rng.choice((1, 1, 2)) if rng.random() < 0.12 else 0
@@ -287,13 +289,20 @@ class Draw:
                 text, _, _ = self._tree(leaves, signs, " " if space else "", decimals)
             except ZeroDivisionError:
                 continue
-            return text
+            return "-" + text if rng.random() < 0.04 else text
         return "1 + 2 * 3"
 
     def _tree(self, leaves: int, signs: Mapping[str, str], space: str, decimals: int = 0) -> tuple[str, Fraction, int]:
-        """Text, value and binding strength (1 sum, 2 product, 3 atom) of a random tree; many of its numbers have ``decimals``."""
+        """Text, value and binding strength (1 sum, 2 product, 3 atom) of a random tree; many of its numbers have ``decimals``.
+
+        Args:
+            signs: how "+", "-", "*" and "/" are written, and "^" where some of the numbers are to be powers.
+        """
         rng = self.rng
         if leaves == 1:
+            if "^" in signs and rng.random() < 0.4:
+                base, exponent = rng.randint(2, 12), rng.choice((2, 2, 2, 3, 3, 4))
+                return f"{base}{signs['^']}{exponent}", Fraction(base**exponent), 3
             value = min(self.number(), self.number())
             if decimals and rng.random() < 0.7:
                 digits = str(value).zfill(decimals + 1)
