@@ -6,7 +6,7 @@ far) could be computed again from the prefix at any time: a cache only saves wor
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from inspect import signature
 from typing import Any
@@ -32,6 +32,7 @@ class Call:
         result: the program's result text; None after a fault. tokens: the tokens it is written with, the lead included.
         ends_turn: the turn ends with the result; else the next call or the backbone goes on.
         steps: instructions run. fault: why there is no result ("" if there is one). seconds: wall time of reading and running.
+        read: the tokens that the arguments were copied from, counted as ``start`` is.
     """
 
     start: int
@@ -46,6 +47,7 @@ class Call:
     steps: int = 0
     fault: str = ""
     seconds: float = field(default=0.0, compare=False)
+    read: tuple[int, ...] = ()
 
 
 @dataclass
@@ -78,6 +80,19 @@ class Row:
             return None
         return call, len(self.tokens) - call.start
 
+    def covered(self) -> set[int]:
+        """The tokens that calls have read whose results stand one directly behind the other and end here: see :mod:`.coverage`."""
+        covered: set[int] = set()
+        end = len(self.tokens)
+        for call in reversed(self.calls):
+            if call.result is None:
+                continue
+            if call.start + len(call.tokens) != end or tuple(self.tokens[call.start : end]) != call.tokens:
+                break
+            covered.update(call.read)
+            end = call.start
+        return covered
+
     def drop(self, tokens: int) -> None:
         """Take back the last tokens, and the calls that were opened after what remains."""
         if tokens:
@@ -90,6 +105,21 @@ class Row:
             return
         self.calls = [call for call in self.calls if call.start <= seen.index(False)]
         self.tokens = [token for token, kept in zip(self.tokens, seen, strict=True) if kept]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a call may open.
+
+    Attributes:
+        number: the sequence. position: the column, padding counted. features: [F] of it.
+        covered: the tokens that earlier calls have read, padding not counted: see :meth:`Row.covered`.
+    """
+
+    number: int
+    position: int
+    features: Tensor
+    covered: Collection[int]
 
 
 UNREAD = 64

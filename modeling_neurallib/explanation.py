@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 import torch
 
-from .call import Call, CallLayer, Row
+from .call import Call, CallLayer, Place, Row
 from .labelling import MOVES, role_probabilities
 from .library import NeuralLibrary, Origin
 from .loaded_libraries import records
@@ -267,6 +267,13 @@ def explained(
         # The heads are float32 whatever precision the backbone runs in.
         with torch.autocast(model.device.type, enabled=False):
             pooled, found, keys = computer.consider(layer, ids, torch.ones_like(ids, dtype=torch.bool), features)
+            places: dict[int, Place] = {}
+            edges = {at for call in answer.calls for at in (call.start, call.start + len(call.tokens))}
+            for start in sorted(at for at in edges if at <= len(tokens)):
+                before = Row(tokens[:start], [call for call in answer.calls if call.start < start])
+                here = places[start] = Place(0, start - 1, features[0, start - 1], before.covered())
+                if here.covered:
+                    pooled[0, start - 1], found[0, start - 1] = computer.consider_again(layer, here)
         choices = found[0].exp().cpu().numpy()
         sources = {name: with_sources(its, lenders(model, libraries)) for name, its in model.libraries.items()}
         homes = [(record.name, own) for record in records(model.config) for own in record.programs]
@@ -275,7 +282,7 @@ def explained(
             position = call.start - 1
             with torch.autocast(model.device.type, enabled=False):
                 reading = computer.read(
-                    layer, 0, position, pooled[0, position], keys[chosen], tokens[: call.start], chosen
+                    layer, places[call.start], pooled[0, position], keys[chosen], tokens[: call.start], chosen
                 )
             name, own = homes[chosen]
             calls.append(

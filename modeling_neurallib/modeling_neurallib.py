@@ -18,7 +18,7 @@ from __future__ import annotations
 import copy
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -42,7 +42,7 @@ from transformers.utils.generic import can_return_tuple
 
 from ..configuration.configuration_neurallib import NeuralLibConfig
 from ..configuration.machine_config import MachineConfig
-from .call import UNREAD, Call, CallLayer, Row
+from .call import UNREAD, Call, CallLayer, Place, Row
 from .characters import Characters, CharacterTable, TokenizerError
 from .dense_objective import DenseObjective, DenseObjectiveError
 from .explanation import ExplainedAnswer, explained, reply
@@ -107,6 +107,11 @@ class Reading:
     potentials: np.ndarray
     labelling: np.ndarray
     arguments: list[str]
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The tokens that characters were copied from."""
+        return tuple(np.unique(self.characters.tokens[self.labelling > 0]).tolist())
 
 
 @dataclass
@@ -352,7 +357,7 @@ class Computer(nn.Module):
     def _advance(self, layer: CallLayer, tokens: Tensor, mask: Tensor, features: Tensor) -> list[Intervention]:
         pooled, choices, keys = self.consider(layer, tokens, mask, features)
         new, total = tokens.shape[1], layer.length
-        opens = (choices[..., 0].exp() < 1 - self.config.call_threshold).tolist()
+        opens = self.opens(choices).tolist()
         interventions = []
         real = mask.tolist()
         for number, row in enumerate(layer.rows):
@@ -362,10 +367,13 @@ class Computer(nn.Module):
                 row.tokens.append(read)
                 following = self.write(row)
                 # The gate rests while a result is being written, where the turn ends with it, and behind the end.
-                if following[0] is None and opens[number][column] and read not in self.endings:
-                    call = self.open_call(
-                        layer, number, total - new + column, pooled[number, column], choices[number, column], keys
-                    )
+                covered = row.covered() if row.calls else set()
+                if following[0] is None and (opens[number][column] or covered) and read not in self.endings:
+                    place = Place(number, total - new + column, features[number, column], covered)
+                    state, weighed = pooled[number, column], choices[number, column]
+                    if covered:
+                        state, weighed = self.consider_again(layer, place)
+                    call = self.open_call(layer, place, state, weighed, keys) if self.opens(weighed) else None
                     if call is not None and not row.repeats(call):
                         row.calls.append(call)
                         following = self.write(row)
@@ -406,6 +414,29 @@ class Computer(nn.Module):
             layer.settle(self.reader.projection)
         return pooled, choices, keys
 
+    def consider_again(self, layer: CallLayer, place: Place) -> tuple[Tensor, Tensor]:
+        """What :meth:`consider` says of a place, pooled state [width] and log-probabilities [1 + programs], with its coverage."""
+        pooled = self.pool_covered(layer, place, place.covered)
+        return pooled, self.choose(pooled, *self.settled())
+
+    def pool_covered(self, layer: CallLayer, place: Place, covered: Collection[int]) -> Tensor:
+        """The pooled state [width] of a place where these tokens, padding not counted, are covered."""
+        states = self.projection(place.features[None, None])
+        memory, weights = (held[place.number, None, : place.position + 1] for held in (layer.memory, layer.weights))
+        coverage = self.coverage(layer, place, covered)
+        return self.selector.pool(states, memory, weights[:, None], coverage[None])[0, 0]
+
+    def coverage(self, layer: CallLayer, place: Place, covered: Collection[int]) -> Tensor:
+        """[position + 1], 1 at these tokens, padding not counted, else 0."""
+        real = layer.mask[place.number, : place.position + 1]
+        coverage = torch.zeros(place.position + 1, dtype=self.offsets.dtype, device=real.device)
+        coverage[real.nonzero().flatten()[sorted(covered)]] = 1.0
+        return coverage
+
+    def opens(self, choices: Tensor) -> Tensor:
+        """Whether the gate opens: log-probabilities [..., 1 + programs] → bool [...]."""
+        return choices[..., 0].exp() < 1 - self.config.call_threshold
+
     def weights(self, tokens: Tensor, mask: Tensor, rows: Sequence[Row] = ()) -> Tensor:
         """Log-weights [B, T] of tokens in attention: ``UNSEEN`` for padding and for what goes on with a number.
 
@@ -440,23 +471,21 @@ class Computer(nn.Module):
         forbidden = forbidden_after(self.table, call.result or "", row.tokens[len(row.tokens) - after :])
         return (turn_end if after == 0 and call.ends_turn else None), forbidden
 
-    def open_call(
-        self, layer: CallLayer, number: int, position: int, pooled: Tensor, choices: Tensor, keys: Tensor
-    ) -> Call | None:
-        """Select, read, run: the call that opens at a position, or None when the sequence has used up its budget.
+    def open_call(self, layer: CallLayer, place: Place, pooled: Tensor, choices: Tensor, keys: Tensor) -> Call | None:
+        """Select, read, run: the call that opens at a place, or None when the sequence has used up its budget.
 
         Args:
-            layer: the state of the prefix. number: the sequence. position: the column, padding counted.
-            pooled: [width] and choices: [1 + programs] of that position. keys: [programs, key_width].
+            layer: the state of the prefix. pooled: [width] and choices: [1 + programs] of the place. keys: [programs, key_width].
         """
-        row = layer.rows[number]
+        row = layer.rows[place.number]
         spent = sum(call.steps for call in row.calls)
         if self.library is None or len(row.calls) >= self.config.max_calls or spent >= self.config.max_steps:
             return None
         began = time.perf_counter()
         chosen = int(choices[1:].argmax())
         program = self.library.programs[self.programs[chosen]]
-        arguments = self.read(layer, number, position, pooled, keys[chosen], row.tokens, chosen).arguments
+        reading = self.read(layer, place, pooled, keys[chosen], row.tokens, chosen)
+        arguments, read = reading.arguments, reading.tokens
         outcome, fault = self.run(program.name, arguments, self.config.max_steps - spent)
         result, written = None if outcome is None else outcome.text, list[int]()
         if result is not None:
@@ -464,6 +493,8 @@ class Computer(nn.Module):
                 written = result_tokens(self.table, int(self.writer.lead_scores(pooled[None]).argmax()), result)
             except TokenizerError as error:
                 result, fault = None, str(error)
+        # The turn ends where nothing is left to answer, which what this call reads tells, too.
+        after = self.pool_covered(layer, place, {*place.covered, *read}) if written else pooled
         return Call(
             start=len(row.tokens),
             program=program.name,
@@ -472,27 +503,30 @@ class Computer(nn.Module):
             probability=float(choices[1 + chosen].exp()),
             result=result,
             tokens=tuple(written),
-            ends_turn=bool(written) and int(self.writer.end_scores(pooled[None]).argmax()) == END,
+            ends_turn=bool(written) and int(self.writer.end_scores(after[None]).argmax()) == END,
             steps=0 if outcome is None else outcome.steps,
             fault=fault,
             seconds=time.perf_counter() - began,
+            read=read,
         )
 
     def read(
-        self, layer: CallLayer, number: int, position: int, pooled: Tensor, key: Tensor, tokens: list[int], chosen: int
+        self, layer: CallLayer, place: Place, pooled: Tensor, key: Tensor, tokens: list[int], chosen: int
     ) -> Reading:
-        """What a program's arguments are in the text before a position.
+        """What a program's arguments are in the text before a place.
 
         Args:
-            layer, number, position, pooled: as for :meth:`open_call`. key: [key_width] of the program. tokens: of the text,
-                padding left out. chosen: the program's index.
+            layer, place, pooled: as for :meth:`open_call`. key: [key_width] of the program. tokens: of the text, padding left out.
+            chosen: the program's index.
         """
         characters = self.table.characters(tokens)
-        real = layer.mask[number, : position + 1]
+        real = layer.mask[place.number, : place.position + 1]
         states = layer.settle(self.reader.projection)
-        prefix, weights = (held[number, : position + 1][real].unsqueeze(0) for held in (states, layer.weights))
+        held = states, layer.weights
+        prefix, weights = (each[place.number, : place.position + 1][real].unsqueeze(0) for each in held)
+        coverage = self.coverage(layer, place, place.covered)[real].unsqueeze(0) if place.covered else None
         scores = self.reader(
-            self.reader.encode(prefix, weights, pooled.unsqueeze(0)),
+            self.reader.encode(prefix, weights, pooled.unsqueeze(0), coverage),
             torch.from_numpy(characters.code_points).to(prefix.device).unsqueeze(0),
             torch.from_numpy(characters.tokens).to(prefix.device).unsqueeze(0),
             key.view(1, -1),
@@ -732,6 +766,8 @@ def _init_computer(module: nn.Module) -> None:
         init.zeros_(module.offsets)
         for buffer in (module.descriptions, module.instructions, module.token_bytes, module.token_offsets):
             init.zeros_(buffer)
+    if isinstance(module, Reader | Selector):
+        init.zeros_(module.covered)
     if isinstance(module, Selector):
         # Before training nothing is ever called: an untrained model is its backbone.
         init.constant_(module.no_call.bias, UNTRAINED_BIAS)

@@ -18,7 +18,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cache
+from functools import cache, cached_property
 from itertools import pairwise, permutations
 from math import log
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from .characters import Characters
+from .coverage import expected_coverage
 from .labelling import Piece, copied, labelling_scores, log_partition
 from .selector import UNSEEN, causal
 from .writer import END, GO_ON, LEADS, result_tokens
@@ -46,7 +47,8 @@ class Explanation:
         pieces: per argument, the character pieces copied. lead: index into ``LEADS``. length: tokens of the result, lead included.
         candidates: how many labellings there were for the program, of which this is one.
         read: log-probability that these pieces were read, by a reader that was asked before (see ``weighed`` of the trainer);
-            None where none was. It does not travel with :func:`call_labels`.
+            None where none was. part: that of this explanation in p(reply), 0…1, by the same heads. Neither travels with
+            :func:`call_labels`.
     """
 
     start: int
@@ -56,6 +58,7 @@ class Explanation:
     length: int
     candidates: int = 1
     read: float | None = None
+    part: float | None = None
 
 
 def number_pieces(text: str) -> list[Piece]:
@@ -184,6 +187,9 @@ def _trimmed(text: str, start: int, end: int) -> Piece:
 
 Labelling = tuple[tuple[Piece, ...], ...]
 """For each argument the pieces that it copies."""
+
+Covered = dict[tuple[int, int], np.ndarray]
+"""(row, position) → float32 [L], how far each token is covered there."""
 
 EVEN = 0.05
 """What an even reading of all candidates counts beside the reader's, when explanations are weighed: it may be wrong."""
@@ -342,6 +348,17 @@ class CallBatch:
     def __len__(self) -> int:
         return len(self.explanations)
 
+    @cached_property
+    def coverage(self) -> tuple[Covered, Covered]:
+        """What is covered where a result has just ended, and what, where a call opens, once that call has been read."""
+        decisions = self.decisions.cpu().numpy()
+        before, after = dict[tuple[int, int], np.ndarray](), dict[tuple[int, int], np.ndarray]()
+        for row, explanations in enumerate(self.explanations):
+            behind, read = expected_coverage(explanations, self.characters[row].tokens, decisions.shape[1])
+            before |= {(row, at): found for at, found in behind.items() if at < len(decisions[row]) and decisions[row, at]}
+            after |= {(row, at): found for at, found in read.items()}
+        return before, after
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> CallBatch:
         """The same batch on another device."""
         moved: dict[str, Any] = {
@@ -481,7 +498,7 @@ class MarginalObjective:
             batch = lengthened(batch, computer.stretch)
         reads = computer.reading_weight > 0
         asked = batch.decisions | batch.prompt if reads else batch.decisions
-        pooled = self._pooled(batch, asked)
+        pooled, after = self._pooled(batch, asked)
         keys = computer.keys()
         choices, before = self._choices(batch, pooled, keys)
         no_call = choices[..., 0]
@@ -491,7 +508,7 @@ class MarginalObjective:
             flat = [(row, explanation) for row, found in enumerate(batch.explanations) for explanation in found]
             labellings = self._labellings(batch, pooled, keys, flat) if reads else pooled.new_zeros(len(flat))
             likelihoods, calls = self._sum_over_calls(
-                batch, choices, pooled, before, labellings, flat, computer.reading_weight
+                batch, choices, pooled, after, before, labellings, flat, computer.reading_weight
             )
         spoken = batch.prompt & asked
         quiet = torch.where(spoken, no_call, torch.zeros_like(no_call)).sum(1) / spoken.sum(1).clamp(min=1)
@@ -513,8 +530,11 @@ class MarginalObjective:
         decided = torch.where(batch.decisions, choices[..., 0], torch.zeros_like(choices[..., 0]))
         return choices, torch.nn.functional.pad((decided + batch.base).cumsum(1), (1, 0))
 
-    def _pooled(self, batch: CallBatch, asked: Tensor) -> Tensor:
-        """The selector's states [B, L, width] where bool [B, L] asks for them, elsewhere anything."""
+    def _pooled(self, batch: CallBatch, asked: Tensor) -> tuple[Tensor, Tensor]:
+        """The selector's states [B, L, width] where bool [B, L] asks for them, elsewhere anything.
+
+        And the same once the calls that open at each position have been read. Both know what is covered there.
+        """
         rows, length = asked.shape
         count = int(asked.sum(1).max()) if asked.numel() else 0
         columns = asked.sort(dim=1, descending=True, stable=True).indices[:, :count]
@@ -524,13 +544,26 @@ class MarginalObjective:
         few = states.gather(1, columns.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
         few = self.computer.selector.pool(few, memory, seen)
         everywhere = torch.zeros(rows, length, few.shape[-1], dtype=few.dtype, device=few.device)
-        return everywhere.scatter(1, columns.unsqueeze(-1).expand(-1, -1, few.shape[-1]), few)
+        pooled = everywhere.scatter(1, columns.unsqueeze(-1).expand(-1, -1, few.shape[-1]), few)
+        before, after = batch.coverage
+        if not after:
+            return pooled, pooled
+        row, column = torch.tensor([*before, *after], device=states.device).unbind(1)
+        later = torch.arange(length, device=states.device) > column[:, None]
+        coverage = torch.from_numpy(np.stack([*before.values(), *after.values()])).to(states)
+        found = self.computer.selector.pool(
+            states[row, column][:, None], memory[row], batch.weights[row].masked_fill(later, UNSEEN)[:, None], coverage
+        )[:, 0]
+        count = len(before)
+        pooled = pooled.index_put((row[:count], column[:count]), found[:count])
+        return pooled, pooled.index_put((row[count:], column[count:]), found[count:])
 
     def _sum_over_calls(
         self,
         batch: CallBatch,
         choices: Tensor,
         pooled: Tensor,
+        after: Tensor,
         before: Tensor,
         labellings: Tensor,
         flat: list[tuple[int, Explanation]],
@@ -541,10 +574,10 @@ class MarginalObjective:
         Beside it [B] log-probabilities of the calls alone, those of a row summed.
 
         Args:
-            choices, before: see :meth:`_choices`. labellings: [X] of the calls ``flat``.
+            pooled, after: see :meth:`_pooled`. choices, before: see :meth:`_choices`. labellings: [X] of the calls ``flat``.
         """
         device, length = choices.device, choices.shape[1]
-        leads, ends = self.computer.writer.lead_scores(pooled), self.computer.writer.end_scores(pooled)
+        leads, ends = self.computer.writer.lead_scores(pooled), self.computer.writer.end_scores(after)
         row = torch.tensor([r for r, _ in flat], device=device)
         start = torch.tensor([x.start for _, x in flat], device=device)
         last = start + torch.tensor([x.length for _, x in flat], device=device)
@@ -566,16 +599,16 @@ class MarginalObjective:
         places, at_place = torch.unique(torch.stack([row, start]), dim=1, return_inverse=True)
         edges, at_end = torch.unique(torch.stack([row, last]), dim=1, return_inverse=True)
         goes_on = torch.zeros(edges.shape[1], dtype=torch.bool, device=device).index_put((at_end,), going)
-        after = (edges[0, :, None] == places[0]) & (places[1] >= edges[1, :, None]) & goes_on[:, None]
+        follows = (edges[0, :, None] == places[0]) & (places[1] >= edges[1, :, None]) & goes_on[:, None]
         behind = before[edges[0], edges[1].clamp(max=length - 1)]
         silent = torch.where(goes_on, total[edges[0]] - behind, torch.zeros_like(behind))
         begun = before[places[0], places[1]]
-        rest, followed = silent, after.any(1)
+        rest, followed = silent, follows.any(1)
         value = call + rest[at_end]
         # A chain of calls goes from place to place of its row.
         for _ in range(int(followed.any()) and int(places[0].bincount().max())):
             reached = begun + _logsumexp_of_groups(value, at_place, places.shape[1])
-            continued = torch.where(after, reached[None] - behind[:, None], UNSEEN).logsumexp(1)
+            continued = torch.where(follows, reached[None] - behind[:, None], UNSEEN).logsumexp(1)
             rest = torch.where(followed, torch.logaddexp(silent, continued), silent)
             renewed = call + rest[at_end]
             if torch.equal(renewed, value):
@@ -611,7 +644,7 @@ class MarginalObjective:
         if not flat:
             return [[] for _ in batch.explanations]
         with torch.no_grad():
-            pooled = self._pooled(batch, batch.decisions)
+            pooled, after = self._pooled(batch, batch.decisions)
             keys = computer.keys()
             choices, before = self._choices(batch, pooled, keys)
             read = self._labellings(batch, pooled, keys, flat)
@@ -620,19 +653,18 @@ class MarginalObjective:
         with torch.enable_grad():
             # The part of an explanation in the sum is the slope of the sum's logarithm against the explanation's.
             leaf = shares.clone().requires_grad_()
-            likelihoods, _ = self._sum_over_calls(batch, choices, pooled, before, leaf, flat, reading_weight=1.0)
+            likelihoods, _ = self._sum_over_calls(batch, choices, pooled, after, before, leaf, flat, reading_weight=1.0)
             (parts,) = torch.autograd.grad(likelihoods.sum(), leaf)
         found = iter(zip(shares.tolist(), parts.tolist(), strict=True))
         rows = []
         for explanations in batch.explanations:
-            told = [(replace(one, read=share), part) for one, (share, part) in zip(explanations, found, strict=False)]
-            least = NEGLIGIBLE * max((part for _, part in told), default=0.0)
-            asked = zip(explanations, told, strict=True)
+            told = [replace(one, read=share, part=part) for one, (share, part) in zip(explanations, found, strict=False)]
+            least = NEGLIGIBLE * max((new.part or 0.0 for new in told), default=0.0)
             rows.append(
                 [
                     old if old.program in unknown else new
-                    for old, (new, part) in asked
-                    if old.program in unknown or old.program in kept or part >= least
+                    for old, new in zip(explanations, told, strict=True)
+                    if old.program in unknown or old.program in kept or (new.part or 0.0) >= least
                 ]
             )
         return rows
@@ -652,7 +684,12 @@ class MarginalObjective:
         starts = torch.tensor([start for _, start in places], device=device)
         later = torch.arange(states.shape[1], device=device)[None] > starts[:, None]
         weights = batch.weights[rows].masked_fill(later, UNSEEN)
-        encoded = self.computer.reader.encode(states[rows], weights, pooled[rows, starts].detach())
+        before, _ = batch.coverage
+        uncovered = np.zeros(states.shape[1], dtype=np.float32)
+        coverage = np.stack([before.get(place, uncovered) for place in places])
+        encoded = self.computer.reader.encode(
+            states[rows], weights, pooled[rows, starts].detach(), torch.from_numpy(coverage).to(states)
+        )
         counts = [int(np.searchsorted(batch.characters[row].tokens, start, side="right")) for row, start in places]
         widest = max(counts, default=0)
         code_points = np.zeros((len(places), widest), dtype=np.int64)

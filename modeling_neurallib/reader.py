@@ -70,6 +70,7 @@ class Reader(nn.Module):
         self.max_arguments = max_arguments
         self.character_width = width // 4
         self.position = nn.Linear(width, width)
+        self.covered = nn.Parameter(torch.zeros(width))
         self.layers = nn.ModuleList(ReaderLayer(width, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.character = nn.Embedding(CHARACTER_CLASSES, 3 * self.character_width)
@@ -77,13 +78,15 @@ class Reader(nn.Module):
         self.trim = nn.Linear(self.character_width, self.character_width)
         self.scores = nn.Linear(key_width, (max_arguments + len(MOVES)) * (width + self.character_width + 1))
 
-    def encode(self, states: Tensor, weights: Tensor, pooled: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(
+        self, states: Tensor, weights: Tensor, pooled: Tensor, coverage: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The prefix in context.
 
         Args:
             states: [B, L, width], the reader's ``projection`` of the features. weights: [B, L], log-weight of each token:
                 ``UNSEEN`` for padding, for what comes after the call's position, and for tokens that go on with a number.
-            pooled: [B, width] of the call's position.
+            pooled: [B, width] of the call's position. coverage: [B, L], as for :meth:`Selector.pool`.
         Returns:
             encoded units [B, U, width]; the unit that each token belongs to, int64 [B, L].
         """
@@ -91,6 +94,8 @@ class Reader(nn.Module):
         units = (seen.cumsum(1) - 1).clamp(min=0)
         count = int(seen.sum(1).max()) if seen.numel() else 0
         leaders = seen.sort(dim=1, descending=True, stable=True).indices[:, :count]
+        if coverage is not None:
+            states = states + coverage.unsqueeze(-1) * self.covered
         encoded = states.gather(1, leaders.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
         encoded = encoded + self.position(pooled).unsqueeze(1)
         weights = weights.gather(1, leaders)

@@ -87,6 +87,7 @@ class Selector(nn.Module):
     def __init__(self, width: int, heads: int, hops: int, key_width: int, description_width: int):
         super().__init__()
         self.memory = nn.Linear(width, 2 * hops * width)
+        self.covered = nn.Parameter(torch.zeros(2 * hops * width))
         self.hops = nn.ModuleList(Hop(width, heads) for _ in range(hops))
         self.norm = nn.LayerNorm(width)
         self.query = nn.Linear(width, key_width)
@@ -121,13 +122,16 @@ class Selector(nn.Module):
         memory: Tensor = self.memory(states)
         return memory
 
-    def pool(self, states: Tensor, memory: Tensor, weights: Tensor) -> Tensor:
+    def pool(self, states: Tensor, memory: Tensor, weights: Tensor, coverage: Tensor | None = None) -> Tensor:
         """The state of each position with its prefix pooled into it.
 
         Args:
             states: [B, T, width] of the positions asked for. memory: [B, S, 2·hops·width] of all positions, S ≥ T.
             weights: [B, T, S], log-weight of each position for each: 0 where it is seen, ``UNSEEN`` where not.
+            coverage: [B, S], 0…1, how far each position was read by earlier calls, see :mod:`.coverage`; by default not at all.
         """
+        if coverage is not None:
+            memory = memory + coverage.unsqueeze(-1) * self.covered
         parts = memory.chunk(2 * len(self.hops), dim=-1)
         for number, hop in enumerate(self.hops):
             states = hop(states, parts[2 * number], parts[2 * number + 1], weights)

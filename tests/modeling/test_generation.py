@@ -30,6 +30,8 @@ def often_open(model: NeuralLibForCausalLM, shift: float) -> NeuralLibForCausalL
     torch.manual_seed(13)
     for weight in (computer.selector.no_call.weight, computer.reader.scores.weight, computer.writer.end.weight):
         weight.data.normal_(std=1.0)
+    for vector in (computer.selector.covered, computer.reader.covered):
+        vector.data.normal_(std=3.0)
     computer.selector.no_call.bias.data.fill_(shift)
     return model
 
@@ -77,7 +79,7 @@ def test_what_was_just_said_is_not_said_again(
     model.computer.writer.end.weight.data.zero_()
     model.computer.writer.end.bias.data = torch.tensor([-50.0, 50.0])
     read = [("12", "30")]
-    monkeypatch.setattr(type(model.computer), "read", lambda *given: SimpleNamespace(arguments=list(read[-1])))
+    monkeypatch.setattr(type(model.computer), "read", lambda *given: SimpleNamespace(arguments=list(read[-1]), tokens=()))
     output = greedy(model, prompt, return_dict_in_generate=True)
     (call,) = output.calls[0]
     assert call.result == "42" and call.ends_turn

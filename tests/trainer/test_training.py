@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import make_tokenizer
+from neurallib.modeling_neurallib.coverage import expected_coverage
 from neurallib.modeling_neurallib.objective import CallBatch, MarginalObjective, lengthened, pieces_text
 from neurallib.modeling_neurallib.selector import UNSEEN
 from neurallib.trainer import features
@@ -271,9 +272,18 @@ def by_enumeration(model: NeuralLibForCausalLM, batch: CallBatch, row: int) -> f
     states = computer.projection(batch.features)
     later = torch.ones(states.shape[1], states.shape[1], dtype=torch.bool).triu(1)
     weights = batch.weights[:, None].masked_fill(later, UNSEEN)
-    pooled = computer.selector.pool(states, computer.selector.remember(states), weights)
+    memory = computer.selector.remember(states)
+    pooled = computer.selector.pool(states, memory, weights)
+    read = pooled.clone()
+    for owner, found in enumerate(batch.explanations):
+        before, after = expected_coverage(found, batch.characters[owner].tokens, states.shape[1])
+        for target, coverage in ((pooled, before), (read, before), (read, after)):
+            for at, covered in coverage.items():
+                if at < states.shape[1]:
+                    one = slice(owner, owner + 1), slice(at, at + 1)
+                    target[one] = computer.selector.pool(states[one], memory[one[0]], weights[one], torch.tensor(covered)[None])
     choices = computer.selector(pooled, computer.keys(), computer.allowed())[row]
-    leads, ends = computer.writer.lead_scores(pooled)[row], computer.writer.end_scores(pooled)[row]
+    leads, ends = computer.writer.lead_scores(pooled)[row], computer.writer.end_scores(read)[row]
     flat = [(owner, x) for owner, found in enumerate(batch.explanations) for x in found]
     labellings = objective._labellings(batch, pooled, computer.keys(), flat)
     calls = [(x, float(value)) for (owner, x), value in zip(flat, labellings, strict=True) if owner == row]
@@ -307,6 +317,7 @@ def test_the_likelihood_sums_over_all_ways_to_call(
     for parameter in tiny_model.computer.parameters():
         parameter.data += 0.02 * torch.randn_like(parameter)
     tiny_model.computer.selector.no_call.bias.data.zero_()
+    tiny_model.computer.selector.covered.data.normal_(std=2.0)
     batch = collate([lessons[i] for i in range(len(lessons))])["batch"]
     # Where the backbone's words are cheap it explains the reply by itself, where they are dear several calls do.
     batch = dataclasses.replace(batch, base=batch.base * cost)
@@ -314,6 +325,20 @@ def test_the_likelihood_sums_over_all_ways_to_call(
     for row, lesson in enumerate(lessons.lessons):
         if lesson.dialogue.steps:
             assert float(found[row]) == pytest.approx(by_enumeration(tiny_model, batch, row), abs=1e-3, rel=1e-5)
+
+
+def test_what_is_covered_is_learned_where_calls_follow_one_another(
+    lessons: Lessons, tiny_model: NeuralLibForCausalLM
+) -> None:
+    """The reader's part where one call stands behind another, the selector's behind every call; neither where nothing is called."""
+    computer = tiny_model.computer.eval()
+    computer.selector.no_call.bias.data.zero_()
+    computer.alone_weight = 0.0
+    for number, expected in ((3, (False, False)), (4, (True, False)), (5, (True, True))):
+        computer.zero_grad()
+        MarginalObjective(computer).score(collate([lessons[number]])["batch"])[0].sum().backward()
+        grads = computer.selector.covered.grad, computer.reader.covered.grad
+        assert tuple(grad is not None and bool(grad.any()) for grad in grads) == expected
 
 
 def test_lists_are_lengthened_in_half_of_the_rows(lessons: Lessons) -> None:

@@ -1,0 +1,139 @@
+"""Coverage: what earlier calls of a reply have read, in generation, in training and in an explanation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import opened
+from neurallib.modeling_neurallib.call import Call, CallLayer, Place, Row
+from neurallib.modeling_neurallib.coverage import expected_coverage
+from neurallib.modeling_neurallib.explanation import Reply
+from neurallib.modeling_neurallib.explanation import explained as explain
+from neurallib.modeling_neurallib.objective import Explanation
+
+from neurallib import NeuralLibForCausalLM
+
+OWNERS = np.array([0, 1, 1, 2, 3, 3, 3, 4, 5])
+
+
+def called(
+    start: int, length: int, *pieces: tuple[int, int], candidates: int = 1, part: float | None = None
+) -> Explanation:
+    return Explanation(start, 0, (pieces,), 0, length, candidates, part=part)
+
+
+def test_a_chain_covers_what_its_calls_have_read() -> None:
+    first, second, apart = called(9, 2, (0, 1), (3, 4)), called(11, 1, (4, 7)), called(14, 1, (1, 3))
+    before, after = expected_coverage([second, apart, first], OWNERS, 16)
+    assert {at: np.flatnonzero(covered).tolist() for at, covered in before.items()} == {
+        11: [0, 2],
+        12: [0, 2, 3],
+        15: [1],
+    }
+    assert {at: np.flatnonzero(covered).tolist() for at, covered in after.items()} == {
+        9: [0, 2],
+        11: [0, 2, 3],
+        14: [1],
+    }
+
+
+@pytest.mark.parametrize(
+    ("told", "share"),
+    [(({"candidates": 1}, {"candidates": 4}), 0.2), (({"part": 0.9}, {"part": 0.1}), 0.1), (({"part": 0.0},) * 2, 0.5)],
+)
+def test_explanations_that_differ_cover_by_what_they_count(told: tuple[dict[str, Any], ...], share: float) -> None:
+    one, other = called(9, 2, (0, 1), **told[0]), called(9, 2, (3, 4), **told[1])
+    before, after = expected_coverage([one, other], OWNERS, 12)
+    assert before[11].tolist() == after[9].tolist()
+    assert before[11].tolist() == pytest.approx([1 - share, 0, share] + [0] * 9)
+
+
+def test_only_results_that_stand_one_behind_the_other_and_end_here_cover() -> None:
+    first = Call(3, "add", "", ("1", "2"), result="3", tokens=(7, 8), read=(0, 2))
+    second = Call(5, "add", "", ("4", "5"), result="9", tokens=(9,), read=(1,))
+    fault = Call(6, "add", "", ("", ""), fault="argument 1 of add was not found in the text")
+    text = [0, 1, 2, 7, 8, 9]
+    assert Row(text, [first, second]).covered() == {0, 1, 2} == Row(text, [first, second, fault]).covered()
+    assert Row(text[:5], [first]).covered() == {0, 2}
+    assert not Row(text[:4], [first]).covered(), "its result is still being written"
+    assert not Row([*text, 4], [first, second]).covered(), "the text has gone on"
+    assert not Row([*text[:-1], 4], [first, second]).covered(), "the text has departed from it"
+    assert Row([0, 1, 2, 7, 4, 9], [first, second]).covered() == {1}, "the text departed from the first"
+
+
+@pytest.fixture
+def answering(tiny_model: NeuralLibForCausalLM) -> NeuralLibForCausalLM:
+    """A model that calls one program after the other, and whose choices depend on what is covered."""
+    computer = opened(tiny_model).computer
+    torch.manual_seed(5)
+    for weight in (computer.reader.scores.weight, computer.writer.end.weight):
+        weight.data.normal_(std=1.0)
+    for vector in (computer.selector.covered, computer.reader.covered):
+        vector.data.normal_(std=3.0)
+    computer.writer.end.bias.data = torch.tensor([-4.0, 4.0])
+    return tiny_model
+
+
+def answered(model: NeuralLibForCausalLM, tokenizer: Any) -> Reply:
+    tokens = tokenizer("Add 12 and 30. Turn strawberry around. Is 7 prime?", return_tensors="pt").input_ids
+    output = model.generate(tokens, max_new_tokens=24, do_sample=False, return_dict_in_generate=True)
+    written = output.sequences[0].tolist()
+    return Reply([], written, tokens.shape[1], "", output.calls[0])
+
+
+def test_what_is_covered_changes_the_calls_that_follow_and_nothing_before(
+    answering: NeuralLibForCausalLM, tiny_tokenizer: Any
+) -> None:
+    computer = answering.computer
+    with_coverage = answered(answering, tiny_tokenizer).calls
+    computer.selector.covered.data.zero_()
+    computer.reader.covered.data.zero_()
+    without = answered(answering, tiny_tokenizer).calls
+    first, chained = with_coverage[0], with_coverage[1]
+    assert chained.start == first.start + len(first.tokens) and first.read
+    assert (first.program, first.arguments, first.probability) == (
+        without[0].program,
+        without[0].arguments,
+        without[0].probability,
+    )
+    assert chained != without[1] or chained.probability != without[1].probability
+
+
+def test_an_explanation_tells_the_choices_that_were_made(answering: NeuralLibForCausalLM, tiny_tokenizer: Any) -> None:
+    reply = answered(answering, tiny_tokenizer)
+    before = [Row(reply.tokens[: call.start], list(reply.calls[:number])) for number, call in enumerate(reply.calls)]
+    assert any(row.covered() for row in before)
+    told = explain(answering, tiny_tokenizer, reply)
+    for call, found in zip(reply.calls, told["calls"], strict=True):
+        named = {choice["program"]: choice["probability"] for choice in found["choices"]}
+        assert named[call.program] == pytest.approx(call.probability, abs=1e-4)
+        assert [argument["text"] for argument in found["arguments"]] == list(call.arguments)
+
+
+def test_the_tokens_read_are_those_of_the_arguments(answering: NeuralLibForCausalLM, tiny_tokenizer: Any) -> None:
+    table = answering.computer.table
+    reply = answered(answering, tiny_tokenizer)
+    assert any(call.read for call in reply.calls)
+    for call in reply.calls:
+        spelt = table.characters([reply.tokens[token] for token in call.read]).text()
+        assert sorted(call.read) == list(call.read) and all(token < call.start for token in call.read)
+        assert set("".join(call.arguments).replace(" ", "")) <= set(spelt) | {"-"}
+
+
+def test_a_position_with_nothing_covered_is_considered_as_it_was(
+    answering: NeuralLibForCausalLM, tiny_tokenizer: Any
+) -> None:
+    computer = answering.computer.eval()
+    tokens = tiny_tokenizer("Add 12 and 30", return_tensors="pt").input_ids
+    with torch.no_grad():
+        output = answering.model(tokens, decide_calls=False, output_hidden_states=True)
+        features, layer = answering.model.features(output.hidden_states), CallLayer()
+        pooled, choices, _ = computer.consider(layer, tokens, torch.ones_like(tokens, dtype=torch.bool), features)
+        last = tokens.shape[1] - 1
+        place = Place(0, last, features[0, last], ())
+        torch.testing.assert_close(computer.consider_again(layer, place), (pooled[0, last], choices[0, last]))
+        covered = Place(0, last, features[0, last], {1})
+        assert not torch.allclose(computer.consider_again(layer, covered)[1], choices[0, last])
