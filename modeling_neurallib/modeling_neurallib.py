@@ -424,7 +424,7 @@ class Computer(nn.Module):
         states = self.projection(place.features[None, None])
         memory, weights = (held[place.number, None, : place.position + 1] for held in (layer.memory, layer.weights))
         coverage = self.coverage(layer, place, covered)
-        return self.selector.pool(states, memory, weights[:, None], coverage[None])[0, 0]
+        return self.selector.pool(states, memory, weights[:, None], coverage[None, None])[0, 0]
 
     def coverage(self, layer: CallLayer, place: Place, covered: Collection[int]) -> Tensor:
         """[position + 1], 1 at these tokens, padding not counted, else 0."""

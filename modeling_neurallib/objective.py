@@ -155,12 +155,14 @@ def word_edges(text: str) -> tuple[list[int], list[int]]:
 _RESULTS = re.compile(r"-?\d+(?:\.\d+)?(?: -?\d+(?:\.\d+)?)+|[^\n]+")
 """Runs of numbers, and lines."""
 
+RESULT_SPANS = 12
+"""Parts of a reply that are taken for a result, at most."""
 
-def result_spans(text: str, most: int = 12) -> list[Piece]:
+
+def result_spans(text: str) -> list[Piece]:
     """Parts of a reply that may be a result: lines, their parts between commas, "and" and colons, quotations, numbers, last words.
 
-    Args:
-        most: how many at most; what comes first in the reply has precedence.
+    The first ``RESULT_SPANS`` of the reply.
     """
     spans: set[Piece] = set()
     for match in _RESULTS.finditer(text):
@@ -176,7 +178,7 @@ def result_spans(text: str, most: int = 12) -> list[Piece]:
         spans.add(quoted.span(1))
     numbers = number_pieces(text)
     spans.update(numbers, decimal_pieces(text, numbers))
-    return sorted({_trimmed(text, *span) for span in spans if text[slice(*span)].strip()})[:most]
+    return sorted({_trimmed(text, *span) for span in spans if text[slice(*span)].strip()})[:RESULT_SPANS]
 
 
 def _trimmed(text: str, start: int, end: int) -> Piece:
@@ -199,8 +201,11 @@ NEGLIGIBLE = 1e-3
 PROBES = 12
 """Candidates of a kind that are run before the rest of it."""
 
+LONGEST_SPAN = 120
+"""Characters of a span that the search copies whole."""
 
-def proposals(text: str, arity: int, longest: int = 120) -> list[list[Labelling]]:
+
+def proposals(text: str, arity: int) -> list[list[Labelling]]:
     """Labellings worth running, by kind: numbers, runs of numbers as pieces, spans at word edges without and with letters.
 
     In runs a number with a point is one piece; alone, what stands at the sides of its point is offered, too. So is, in runs,
@@ -208,13 +213,13 @@ def proposals(text: str, arity: int, longest: int = 120) -> list[list[Labelling]
 
     Args:
         text: the stretch of the prefix to search. arity: arguments of the program, 1 or 2; calls of others must be given as
-            labels. longest: characters of a span.
+            labels.
     Returns:
         kinds, each a list of labellings of pieces of ``text``; no labelling is in two kinds.
     """
     numbers = number_pieces(text)
     starts, ends = word_edges(text)
-    spans = [(s, e) for s in starts for e in ends if s < e <= s + longest]
+    spans = [(s, e) for s in starts for e in ends if s < e <= s + LONGEST_SPAN]
     if arity == 1:
         decimals = decimal_pieces(text, numbers)
         known = dict.fromkeys([*decimals, *numbers])
@@ -548,13 +553,23 @@ class MarginalObjective:
         before, after = batch.coverage
         if not after:
             return pooled, pooled
-        row, column = torch.tensor([*before, *after], device=states.device).unbind(1)
-        later = torch.arange(length, device=states.device) > column[:, None]
-        coverage = torch.from_numpy(np.stack([*before.values(), *after.values()])).to(states)
-        found = self.computer.selector.pool(
-            states[row, column][:, None], memory[row], batch.weights[row].masked_fill(later, UNSEEN)[:, None], coverage
-        )[:, 0]
-        count = len(before)
+        places = [*before.items(), *after.items()]
+        asked_of: Counter[int] = Counter()
+        slots = []
+        for (at, _), _ in places:
+            slots.append(asked_of[at])
+            asked_of[at] += 1
+        most = max(asked_of.values())
+        covered = np.zeros((rows, most, length), dtype=np.float32)
+        columns = torch.zeros(rows, most, dtype=torch.int64)
+        for ((at, position), coverage), slot in zip(places, slots, strict=True):
+            covered[at, slot], columns[at, slot] = coverage, position
+        columns = columns.to(states.device)
+        seen = causal(batch.weights, length).gather(1, columns.unsqueeze(-1).expand(-1, -1, length))
+        few = states.gather(1, columns.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
+        row, column = torch.tensor([place for place, _ in places], device=states.device).unbind(1)
+        few = self.computer.selector.pool(few, memory, seen, torch.from_numpy(covered).to(states))
+        found, count = few[row, torch.tensor(slots, device=states.device)], len(before)
         pooled = pooled.index_put((row[:count], column[:count]), found[:count])
         return pooled, pooled.index_put((row[count:], column[count:]), found[count:])
 

@@ -86,7 +86,7 @@ class Reader(nn.Module):
         Args:
             states: [B, L, width], the reader's ``projection`` of the features. weights: [B, L], log-weight of each token:
                 ``UNSEEN`` for padding, for what comes after the call's position, and for tokens that go on with a number.
-            pooled: [B, width] of the call's position. coverage: [B, L], as for :meth:`Selector.pool`.
+            pooled: [B, width] of the call's position. coverage: [B, L], 0…1, see :mod:`.coverage`.
         Returns:
             encoded units [B, U, width]; the unit that each token belongs to, int64 [B, L].
         """

@@ -66,11 +66,31 @@ class Hop(nn.Module):
         self.mix_norm = nn.LayerNorm(width)
         self.mix = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
 
-    def forward(self, states: Tensor, key: Tensor, value: Tensor, weights: Tensor) -> Tensor:
-        """states [B, T, width], key and value [B, S, width], log-weights [B, T, S] (or [B, 1, S]) → [B, T, width]."""
+    def forward(
+        self,
+        states: Tensor,
+        key: Tensor,
+        value: Tensor,
+        weights: Tensor,
+        coverage: Tensor | None = None,
+        moves: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """states [B, T, width], key and value [B, S, width], log-weights [B, T, S] (or [B, 1, S]) → [B, T, width].
+
+        Args:
+            coverage: [B, T, S], how far the ``moves``, [width] each, are added to each key and value as a position sees them.
+        """
         query = self.query(self.query_norm(states))
         query, key, value = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (query, key, value))
-        found = functional.scaled_dot_product_attention(query, key, value, attn_mask=weights.unsqueeze(1))
+        if coverage is None or moves is None:
+            found = functional.scaled_dot_product_attention(query, key, value, attn_mask=weights.unsqueeze(1))
+        else:
+            # A key of its own for each query would take S times the memory: what coverage adds is summed apart.
+            moved_key, moved_value = (move.view(self.heads, 1, -1) for move in moves)
+            apart = coverage.unsqueeze(1)
+            scores = query @ key.transpose(-1, -2) + apart * (query * moved_key).sum(-1, keepdim=True)
+            shares = (scores / query.shape[-1] ** 0.5 + weights.unsqueeze(1)).softmax(-1)
+            found = shares @ value + (shares * apart).sum(-1, keepdim=True) * moved_value
         states = states + self.merge(found.transpose(1, 2).flatten(2))
         result: Tensor = states + self.mix(self.mix_norm(states))
         return result
@@ -128,13 +148,13 @@ class Selector(nn.Module):
         Args:
             states: [B, T, width] of the positions asked for. memory: [B, S, 2·hops·width] of all positions, S ≥ T.
             weights: [B, T, S], log-weight of each position for each: 0 where it is seen, ``UNSEEN`` where not.
-            coverage: [B, S], 0…1, how far each position was read by earlier calls, see :mod:`.coverage`; by default not at all.
+            coverage: [B, T, S], 0…1, how far each position was read by calls before, for each that is asked for, see
+                :mod:`.coverage`; by default not at all.
         """
-        if coverage is not None:
-            memory = memory + coverage.unsqueeze(-1) * self.covered
-        parts = memory.chunk(2 * len(self.hops), dim=-1)
+        parts, moves = memory.chunk(2 * len(self.hops), dim=-1), self.covered.chunk(2 * len(self.hops))
         for number, hop in enumerate(self.hops):
-            states = hop(states, parts[2 * number], parts[2 * number + 1], weights)
+            key, value = 2 * number, 2 * number + 1
+            states = hop(states, parts[key], parts[value], weights, coverage, (moves[key], moves[value]))
         result: Tensor = self.norm(states)
         return result
 

@@ -281,7 +281,8 @@ def by_enumeration(model: NeuralLibForCausalLM, batch: CallBatch, row: int) -> f
             for at, covered in coverage.items():
                 if at < states.shape[1]:
                     one = slice(owner, owner + 1), slice(at, at + 1)
-                    target[one] = computer.selector.pool(states[one], memory[one[0]], weights[one], torch.tensor(covered)[None])
+                    covers = torch.tensor(covered)[None, None]
+                    target[one] = computer.selector.pool(states[one], memory[one[0]], weights[one], covers)
     choices = computer.selector(pooled, computer.keys(), computer.allowed())[row]
     leads, ends = computer.writer.lead_scores(pooled)[row], computer.writer.end_scores(read)[row]
     flat = [(owner, x) for owner, found in enumerate(batch.explanations) for x in found]
