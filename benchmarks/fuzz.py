@@ -39,7 +39,9 @@ from typing import Any
 import numpy as np
 from neurallib.configuration.machine_config import MachineConfig
 from neurallib.modeling_neurallib.compiler.compiling import compile_source
-from neurallib.modeling_neurallib.library import CONFIG_FILE, TENSOR_FILE, LibraryError, NeuralLibrary
+from neurallib.modeling_neurallib.library import NeuralLibrary
+from neurallib.modeling_neurallib.library_errors import LibraryError
+from neurallib.modeling_neurallib.library_files import CONFIG_FILE, TENSOR_FILE
 from neurallib.modeling_neurallib.machine import adjoint, exact
 from neurallib.modeling_neurallib.machine.exact import ExactMachine, reference_step
 from neurallib.modeling_neurallib.machine.operations import OPERATIONS, Fault

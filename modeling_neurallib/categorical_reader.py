@@ -42,6 +42,9 @@ from .machine.state import MachineError
 
 CategoricalEstimator = Literal["dense", "adjoint", "counterfactual", "marginal"]
 
+NOISE = 0.02
+"""Standard deviation of what a word's Q begins with besides the identity, so that no two words begin alike."""
+
 
 class CategoricalReader(nn.Module):
     """One hidden state → the words of a call, each a distribution of its own.
@@ -56,7 +59,6 @@ class CategoricalReader(nn.Module):
         values: V.
         tokens: of each word the token that its value 0 is written as, the next value's being the next token; None for a word
             whose values are no tokens. All None by default.
-        noise: standard deviation of what Q begins with besides the identity, so that no two words begin alike.
 
     Raises:
         ValueError: a word has no alternatives, or more than V; there is not one entry of ``tokens`` for each word.
@@ -68,7 +70,6 @@ class CategoricalReader(nn.Module):
         alternatives: Sequence[int],
         values: int = 128,
         tokens: Sequence[int | None] | None = None,
-        noise: float = 0.02,
     ):
         super().__init__()
         if not alternatives or not all(1 <= count <= values for count in alternatives):
@@ -81,7 +82,7 @@ class CategoricalReader(nn.Module):
             )
         scored = self._scored()
         self.linear = nn.Linear(hidden_size, sum(scored)) if scored else None
-        start = torch.eye(hidden_size) + noise * torch.randn(len(alternatives) - len(scored), hidden_size, hidden_size)
+        start = torch.eye(hidden_size) + NOISE * torch.randn(len(alternatives) - len(scored), hidden_size, hidden_size)
         self.query = nn.Parameter(start)
 
     def forward(self, state: Tensor, embeddings: Tensor | None = None) -> Tensor:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 LARGEST_PROGRAM = 2_048
 """Instructions of a library that the dense engine takes: its immediates are [P, max(V, P)]."""
 
+LONGEST_ARGUMENT = 8
+"""Characters of an argument; longer ones are cut."""
+
 
 class DenseObjectiveError(ValueError):
     """A library or a text that the dense engine is too small for."""
@@ -64,12 +67,11 @@ class DenseObjective:
 
     Args:
         computer: the model's :class:`Computer`. machine: shape of the dense machine.
-        longest: characters of an argument; longer ones are cut.
     Raises:
         DenseObjectiveError: the library has more instructions than the dense engine takes.
     """
 
-    def __init__(self, computer: Any, machine: MachineConfig, longest: int = 8):
+    def __init__(self, computer: Any, machine: MachineConfig):
         library: NeuralLibrary | None = computer.library
         if library is None or len(library.instructions) > LARGEST_PROGRAM:
             size = 0 if library is None else len(library.instructions)
@@ -78,7 +80,6 @@ class DenseObjective:
                 "load a smaller library, or use the estimator 'marginal'"
             )
         self.computer, self.config, self.library = computer, machine, library
-        self.longest = longest
 
     def log_likelihood(
         self, features: Tensor, weights: Tensor, characters: Characters, start: int, answer: str, base: Tensor
@@ -129,17 +130,17 @@ class DenseObjective:
         return torch.cat([(choices[0] + base)[None], choices[1:] + found]).logsumexp(0)
 
     def _layout(self, machine: DenseMachine, roles: Tensor, words: Tensor, arguments: int) -> tuple[Tensor, Tensor]:
-        """Memory [N, V] and registers [R, V] of a program about to start: each argument has ``longest`` cells of its own."""
+        """Memory [N, V] and registers [R, V] of a program about to start: an argument has ``LONGEST_ARGUMENT`` cells of its own."""
         config = self.config
-        needed = 1 + arguments * (1 + self.longest)
+        needed = 1 + arguments * (1 + LONGEST_ARGUMENT)
         if needed >= config.memory:
             raise DenseObjectiveError(
-                f"{arguments} arguments of {self.longest} characters do not fit in N = {config.memory} words"
+                f"{arguments} arguments of {LONGEST_ARGUMENT} characters do not fit in N = {config.memory} words"
             )
         blank = machine.one_hot_words([0]).to(words)
         rows, register = [blank], [blank[0]] * config.registers
         for argument in range(arguments):
-            cells, length = soft_copy(roles[:, 1 + argument], words, self.longest)
+            cells, length = soft_copy(roles[:, 1 + argument], words, LONGEST_ARGUMENT)
             address = sum(len(row) for row in rows) + 1
             rows += [blank, cells]
             register[2 * argument] = machine.one_hot_words([address]).to(words)[0]

@@ -20,7 +20,8 @@ import torch
 
 from .call import Call, CallLayer, Place, Row
 from .labelling import MOVES, role_probabilities
-from .library import NeuralLibrary, Origin
+from .library import NeuralLibrary
+from .library_records import Origin
 from .loaded_libraries import records
 from .machine.operations import Fault, signed
 from .machine.state import TraceStep, initial_state, result_range

@@ -22,7 +22,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging
 
-from .library import PROGRAMS_SHOWN, LibraryError, NeuralLibrary, TunedKeys
+from .library import NeuralLibrary
+from .library_errors import PROGRAMS_SHOWN, LibraryError
+from .library_records import TunedKeys
 from .sharing import base_revision, hub_name
 
 if TYPE_CHECKING:

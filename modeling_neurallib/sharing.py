@@ -21,7 +21,8 @@ from huggingface_hub import ModelCard, try_to_load_from_cache
 
 from ..model_cards.model_card import model_card
 from ..model_cards.published import is_made, published_card
-from .library import LibraryError, hub_reason
+from .library_errors import LibraryError
+from .library_hub import hub_reason
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from .modeling_neurallib.compiler.compiling import compile_library
     from .modeling_neurallib.compiler.errors import CompileError
     from .modeling_neurallib.explanation import ExplanationError
-    from .modeling_neurallib.library import LibraryError, NeuralLibrary, ProgramFault
+    from .modeling_neurallib.library import NeuralLibrary
+    from .modeling_neurallib.library_errors import LibraryError, ProgramFault
     from .modeling_neurallib.machine.state import MachineError, RunResult
     from .modeling_neurallib.modeling_neurallib import NeuralLibError, NeuralLibForCausalLM, NeuralLibModel
     from .modeling_neurallib.programs import standard_library
@@ -44,7 +45,7 @@ _HOMES = {
     "CompileError": ".modeling_neurallib.compiler.errors",
     "DataCollatorForCalls": ".trainer.collator",
     "ExplanationError": ".modeling_neurallib.explanation",
-    "LibraryError": ".modeling_neurallib.library",
+    "LibraryError": ".modeling_neurallib.library_errors",
     "MachineConfig": ".configuration.machine_config",
     "MachineConfigError": ".configuration.machine_config",
     "MachineError": ".modeling_neurallib.machine.state",
@@ -56,7 +57,7 @@ _HOMES = {
     "NeuralLibTrainingArguments": ".trainer.arguments",
     "NeuralLibrary": ".modeling_neurallib.library",
     "PageError": ".model_cards.explanation_page",
-    "ProgramFault": ".modeling_neurallib.library",
+    "ProgramFault": ".modeling_neurallib.library_errors",
     "PublishError": ".modeling_neurallib.sharing",
     "RemoteCodeError": ".configuration.remote_code",
     "RunResult": ".modeling_neurallib.machine.state",

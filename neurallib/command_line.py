@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from .configuration.machine_config import MachineConfig
     from .modeling_neurallib.call import Call
-    from .modeling_neurallib.library import NeuralLibrary, Program
+    from .modeling_neurallib.library import NeuralLibrary
+    from .modeling_neurallib.library_records import Program
     from .modeling_neurallib.machine.state import RunResult
     from .modeling_neurallib.modeling_neurallib import NeuralLibForCausalLM
 
@@ -328,7 +329,7 @@ def run(
     """Run one program of a library."""
     if engine not in ("exact", "dense"):
         raise typer.BadParameter(f"{engine!r} is none of exact, dense", param_hint="--engine")
-    from .modeling_neurallib.library import ProgramFault
+    from .modeling_neurallib.library_errors import ProgramFault
     from .modeling_neurallib.machine.operations import Fault
 
     loaded, texts = _library(library), list(arguments or [])
@@ -1061,7 +1062,7 @@ def _reason(error: BaseException, source: str, revision: str | None) -> str:
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
     from safetensors import SafetensorError
 
-    from .modeling_neurallib.library import hub_reason
+    from .modeling_neurallib.library_hub import hub_reason
 
     seen: BaseException | None = error
     while seen is not None:

@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from neurallib.modeling_neurallib.library import CONFIG_FILE, TENSOR_FILE, LibraryError, NeuralLibrary
+from neurallib.modeling_neurallib.library import NeuralLibrary
+from neurallib.modeling_neurallib.library_errors import LibraryError
+from neurallib.modeling_neurallib.library_files import CONFIG_FILE, TENSOR_FILE, decoded
 
 
 def load_fuzz() -> Any:
@@ -82,7 +84,7 @@ def test_any_value_in_any_place_of_the_description(data: st.DataObject) -> None:
         holder = holder[key]
     holder[path[-1]] = data.draw(json_values)
     try:
-        library = NeuralLibrary._decoded(json.dumps(description).encode(), tensors, Path("folder"))
+        library = decoded(NeuralLibrary, json.dumps(description).encode(), tensors, Path("folder"))
     except LibraryError as error:
         assert str(error).startswith("folder")
     else:

@@ -12,19 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 from neurallib.configuration.machine_config import MachineConfig, MachineConfigError
-from neurallib.modeling_neurallib import library as library_module
+from neurallib.modeling_neurallib import library_files
 from neurallib.modeling_neurallib.compiler.compiling import compile_source
-from neurallib.modeling_neurallib.library import (
-    CONFIG_FILE,
-    TENSOR_FILE,
-    LearnedCode,
-    LibraryError,
-    NeuralLibrary,
-    Origin,
-    Parameter,
-    Program,
-    ProgramFault,
-)
+from neurallib.modeling_neurallib.library import NeuralLibrary
+from neurallib.modeling_neurallib.library_errors import LibraryError, ProgramFault
+from neurallib.modeling_neurallib.library_files import CONFIG_FILE, TENSOR_FILE
+from neurallib.modeling_neurallib.library_records import LearnedCode, Origin, Parameter, Program
 from neurallib.modeling_neurallib.machine.operations import CODES, READS, Fault
 from neurallib.modeling_neurallib.machine.state import MachineError, check_arguments
 from safetensors.numpy import load_file, save_file
@@ -125,7 +118,7 @@ def test_nothing_half_written(library: NeuralLibrary, tmp_path: Path, monkeypatc
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(library_module.os, "replace", fail)
+    monkeypatch.setattr(library_files.os, "replace", fail)
     with pytest.raises(LibraryError, match="disk full"):
         compile_source("def f(a: str) -> str:\n    return a").save_pretrained(tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
@@ -285,7 +278,7 @@ def test_a_file_that_is_too_large(
     library: NeuralLibrary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, file: str
 ) -> None:
     library.save_pretrained(tmp_path / "read")
-    monkeypatch.setattr(library_module, limit, 100)
+    monkeypatch.setattr(library_files, limit, 100)
     with pytest.raises(LibraryError, match=f"{file} is larger than"):
         NeuralLibrary.from_pretrained(tmp_path / "read")
     with pytest.raises(LibraryError, match=f"{file} would be larger than .* extract a part"):
@@ -298,30 +291,30 @@ def test_a_file_that_is_too_large(
     ["[{},{},{}]", "[[],[],[]]", "[[[[[[", '{"format_version":[1,2,3,4]}', r'["\\\"",[],[],[]]', r'["\\",[],[],["]'],
 )
 def test_a_description_of_too_many_values_is_not_parsed(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    monkeypatch.setattr(library_module, "MAXIMUM_VALUES", 4)
-    monkeypatch.setattr(library_module.json, "loads", lambda _: pytest.fail("was parsed"))
+    monkeypatch.setattr(library_files, "MAXIMUM_VALUES", 4)
+    monkeypatch.setattr(library_files.json, "loads", lambda _: pytest.fail("was parsed"))
     with pytest.raises(LibraryError, match="folder has more than 4 values; do not use this library"):
-        library_module._parsed(text.encode(), "folder")
+        library_files._parsed(text.encode(), "folder")
 
 
 @pytest.mark.parametrize("text", [r'["[,{\"[,{\\", ""]', '{"[[[[": "{{{{"}', r'"\\\",,,,,"'])
 def test_what_stands_in_texts_is_no_value(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    monkeypatch.setattr(library_module, "MAXIMUM_VALUES", 2)
-    assert library_module._parsed(text.encode(), "folder") == json.loads(text)
-    assert library_module._parsed(text.encode("utf-8-sig"), "folder") == json.loads(text)
+    monkeypatch.setattr(library_files, "MAXIMUM_VALUES", 2)
+    assert library_files._parsed(text.encode(), "folder") == json.loads(text)
+    assert library_files._parsed(text.encode("utf-8-sig"), "folder") == json.loads(text)
 
 
 def test_a_description_that_is_not_utf_8() -> None:
     with pytest.raises(LibraryError, match="folder is not JSON"):
-        library_module._parsed("[1]".encode("utf-16"), "folder")
+        library_files._parsed("[1]".encode("utf-16"), "folder")
 
 
 @pytest.mark.parametrize("name", ["operation", "line", "learned.rows", "learned.origin"])
 def test_a_tensor_of_too_many_instructions_is_not_widened(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr(library_module, "MAXIMUM_INSTRUCTIONS", 9)
+    monkeypatch.setattr(library_files, "MAXIMUM_INSTRUCTIONS", 9)
     shape = (10, 5) if name == "learned.origin" else (10,)
     with pytest.raises(LibraryError, match=rf"tensor '{name}' must have at most 9 entries, .*found \[10"):
-        library_module._integers({name: np.zeros(shape, np.int8)}, name, "folder")
+        library_files._integers({name: np.zeros(shape, np.int8)}, name, "folder")
 
 
 @pytest.mark.parametrize("inside", ["", "nothing"])
@@ -500,7 +493,7 @@ def test_a_library_of_the_first_format_is_read() -> None:
 
 
 def test_an_older_format_is_migrated_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library_module, "FORMAT_VERSION", 3)
+    monkeypatch.setattr(library_files, "FORMAT_VERSION", 3)
     with pytest.raises(LibraryError, match=r"format version 1, this neurallib reads 1…3"):
         NeuralLibrary.from_pretrained(FIRST_FORMAT)
 
@@ -511,7 +504,7 @@ def test_an_older_format_is_migrated_step_by_step(monkeypatch: pytest.MonkeyPatc
         assert data["format_version"] == 2
         return data | {"name": data["name"] + "_3"}
 
-    monkeypatch.setattr(library_module, "MIGRATIONS", {1: second, 2: third})
+    monkeypatch.setattr(library_files, "MIGRATIONS", {1: second, 2: third})
     library = NeuralLibrary.from_pretrained(FIRST_FORMAT)
     assert library.name == "tiny_programs_2_3" and library.run("add", "1", "2") == "3"
 

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from neurallib.modeling_neurallib import library_files
 from neurallib.modeling_neurallib.compiler.compiling import compile_source
-from neurallib.modeling_neurallib.library import TunedKeys
+from neurallib.modeling_neurallib.library_records import TunedKeys
 from typer.testing import CliRunner
 
 from neurallib import LibraryError, NeuralLibForCausalLM, NeuralLibrary, NeuralLibTrainer, NeuralLibTrainingArguments
@@ -118,7 +119,7 @@ def test_keys_of_strangers_are_validated(voices: NeuralLibrary, changes: dict[st
 def test_keys_without_their_numbers_are_refused(voices: NeuralLibrary, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     keys = TunedKeys("org/base", "", "f" * 64, np.zeros((2, 8), np.float32))
     library = replace(voices, keys=(keys,))
-    monkeypatch.setattr(NeuralLibrary, "_key_tensors", lambda self: {})
+    monkeypatch.setattr(library_files, "_key_tensors", lambda library: {})
     library.save_pretrained(tmp_path)
     with pytest.raises(LibraryError, match=r"tensor 'keys.0' is missing"):
         NeuralLibrary.from_pretrained(tmp_path)

@@ -9,7 +9,8 @@ from typing import Any
 
 from peft import PeftModelForCausalLM
 
-from ..modeling_neurallib.library import LibraryError, hub_reason
+from ..modeling_neurallib.library_errors import LibraryError
+from ..modeling_neurallib.library_hub import hub_reason
 from ..modeling_neurallib.sharing import CARD, PublishError, no_space
 from .publishing import describe
 

@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from .notation import NUMBER, QUOTED, plain
+
 _Kind = Literal["number", "list", "text"]
 
-# A sign belongs to a number only where nothing stands before it that it could join.
-_NUMBER = re.compile(r"(?:(?<![\w)\]])[-−])?\d+(?:,\d{3}(?!\d))*(?:\.\d+)?(?:/\d+)?")
-_LIST = re.compile(rf"{_NUMBER.pattern}(?:(?:\s*[,;]\s*(?:and )?|\s+and\s+|[ \t]+){_NUMBER.pattern})+")
-_QUOTED = re.compile(r"\"([^\"\n]+)\"|“([^”\n]+)”|`([^`\n]+)`|(?<!\w)'([^'\n]+)'(?!\w)")
+_NUMBER = re.compile(NUMBER)
+_LIST = re.compile(rf"{NUMBER}(?:(?:\s*[,;]\s*(?:and )?|\s+and\s+|[ \t]+){NUMBER})+")
 #: What leads up to a value that ends its sentence.
 _LEADING = re.compile(
     r"(?:(?:[:=]|\bbecomes|\bget|\bgives)|\b(?:answer|result|output|text|string|word|revers\w+|backwards?)\b[^.\n]*\b(?:is|be))"
@@ -49,22 +49,17 @@ class _Value:
 def _kind(answer: str) -> _Kind:
     if _NUMBER.fullmatch(answer):
         return "number"
-    return "list" if re.fullmatch(rf"{_NUMBER.pattern}(?: {_NUMBER.pattern})+", answer) else "text"
-
-
-def _plain(number: str) -> str:
-    """One spelling of a number: no thousands separators, no signs but the hyphen."""
-    return number.replace(",", "").replace("−", "-")
+    return "list" if re.fullmatch(rf"{NUMBER}(?: {NUMBER})+", answer) else "text"
 
 
 def _numbers(text: str) -> list[str]:
-    return [_plain(match[0]) for match in _NUMBER.finditer(text)]
+    return [plain(match[0]) for match in _NUMBER.finditer(text)]
 
 
 def _known(number: str, known: set[str]) -> bool:
     """Whether the prompt names the number, or both parts of it where it is a quotient."""
-    plain = _plain(number)
-    return plain in known or plain.lstrip("-") in known or ("/" in plain and set(plain.split("/")) <= known)
+    said = plain(number)
+    return said in known or said.lstrip("-") in known or ("/" in said and set(said.split("/")) <= known)
 
 
 def _within(sequence: Sequence[str], longer: Sequence[str]) -> bool:
@@ -93,7 +88,7 @@ def _values(prompt: str, reply: str, kinds: set[_Kind]) -> Iterator[_Value]:
     known = {*stated, *re.findall(r"\d+", prompt)}
     covered = _markers(reply)
     if "text" in kinds:
-        quoted = [m.span(m.lastindex or 0) for m in _QUOTED.finditer(reply)]
+        quoted = [m.span(m.lastindex or 0) for m in QUOTED.finditer(reply)]
         final = [m.span() for m in re.finditer(r"[^\s*_`\"“”.!?:=]+", reply) if _concluding(reply, *m.span())]
         inside = [span for span in final if not any(a <= span[0] and span[1] <= b for a, b in quoted)]
         for start, end in [*quoted, *inside]:
@@ -114,7 +109,7 @@ def _values(prompt: str, reply: str, kinds: set[_Kind]) -> Iterator[_Value]:
 
 def _restated(prompt: str, reply: str, answer: str) -> list[_Value]:
     """The value that concludes the reply, for an answer that the prompt names, as it names a list's largest number."""
-    if _plain(answer) not in _numbers(prompt):
+    if plain(answer) not in _numbers(prompt):
         return []
     found = [m for m in _NUMBER.finditer(reply) if _concluding(reply, *m.span())]
     return [_Value(*found[0].span(), "number", found[0][0])] if len(found) == 1 else []
@@ -162,8 +157,8 @@ def spots(prompt_text: str, reply: str, answers: Sequence[str]) -> str | None:
     if cut is None:
         return None
     # Behind the cut the values may be said again; anything else there makes it doubtful which was the answer.
-    said = {_plain(value.text).lower() for value in chosen}
-    if any(value.start < len(cut) or _plain(value.text).lower() not in said for value in more):
+    said = {plain(value.text).lower() for value in chosen}
+    if any(value.start < len(cut) or plain(value.text).lower() not in said for value in more):
         return None
     pieces, at = [], 0
     for value in chosen:

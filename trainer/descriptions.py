@@ -15,7 +15,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from ..modeling_neurallib.library import Program
+from ..modeling_neurallib.library_records import Program
 from ..modeling_neurallib.loaded_libraries import program_text
 from ..modeling_neurallib.modeling_neurallib import NeuralLibForCausalLM
 from ..modeling_neurallib.programs import standard_library

@@ -69,6 +69,11 @@ class Example:
         """Names the conversation."""
         return hashlib.sha256(json.dumps([dict(m) for m in self.messages]).encode()).hexdigest()[:16]
 
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing is to be computed: no call is wanted, or no calls are known and there is nothing to check."""
+        return not self.answers if self.calls is None else not self.calls
+
 
 @dataclass(frozen=True)
 class Task:
@@ -555,13 +560,7 @@ def evaluate(
     """
     if batch_size < 1 or new_tokens < 1:
         raise EvaluationError(f"expected batch_size and new_tokens ≥ 1, found {batch_size} and {new_tokens}")
-    if not tasks:
-        raise EvaluationError("there is no task to evaluate on")
-    for name, count in Counter(task.name for task in tasks).items():
-        if count > 1:
-            asks = {task.fingerprint for task in tasks if task.name == name}
-            why = "is given twice" if len(asks) == 1 else "stands for different examples: rename one of the files"
-            raise EvaluationError(f"the task {name} {why}")
+    _check(tasks)
     can_call = caller_of(model) is not None
     base_calls = base is not None and base[0] is not model and caller_of(base[0]) is not None
     asked = Answerer("model", model, tokenizer, can_call, batch_size, new_tokens)
@@ -577,9 +576,7 @@ def evaluate(
             if reference is not None:
                 alone = reference.answer(task, kept)
                 found["base"] = measured(task.examples, alone, base_calls)
-                quiet = [
-                    n for n, e in enumerate(task.examples) if not e.calls and (e.calls is not None or not e.answers)
-                ]
+                quiet = [n for n, example in enumerate(task.examples) if example.quiet]
                 if quiet:
                     tokens, before = ([given[n]["tokens"] for n in quiet] for given in (records, alone))
                     found["retention"] = scoring.retention(tokens, before)
@@ -598,6 +595,17 @@ def evaluate(
     }
     write_whole(output / "report.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     return report
+
+
+def _check(tasks: Sequence[Task]) -> None:
+    """Refuses no task, and two of one name."""
+    if not tasks:
+        raise EvaluationError("there is no task to evaluate on")
+    for name, count in Counter(task.name for task in tasks).items():
+        if count > 1:
+            asks = {task.fingerprint for task in tasks if task.name == name}
+            why = "is given twice" if len(asks) == 1 else "stands for different examples: rename one of the files"
+            raise EvaluationError(f"the task {name} {why}")
 
 
 # Comparison and what people see
@@ -679,26 +687,35 @@ def plot(report: Mapping[str, Any], path: Path) -> None:
         axes.set_ylim(0, 1.02)
         axes.set_ylabel("exact match")
         if panel == "tasks":
-            series = [("model", [task["exact_match"] for task in tasks.values()])]
-            if all("exact_match" in task.get("base", ()) for task in tasks.values()):
-                series.append(("base", [task["base"]["exact_match"] for task in tasks.values()]))
-            for place, (label, shares) in enumerate(series):
-                at = [column + (place - (len(series) - 1) / 2) * 0.4 for column in range(len(tasks))]
-                axes.bar(at, [s["share"] for s in shares], 0.38, yerr=_bars(shares), capsize=3, label=label)
-            axes.set_xticks(range(len(tasks)), list(tasks), rotation=30, ha="right")
-            axes.legend()
-            continue
-        for label, curve in lines:
-            at = [point["most"] for point in curve]
-            axes.errorbar(at, [p["share"] for p in curve], yerr=_bars(curve), marker="o", capsize=3, label=label)
-        ends = sorted({point["most"] for _, curve in lines for point in curve})
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(ends, [f"{end:,}" for end in ends])
-        axes.set_xlabel("length, up to")
+            _draw_tasks(axes, tasks)
+        else:
+            _draw_lengths(axes, lines)
         axes.legend()
     scratch = path.with_name(f".{os.getpid()}.{path.name}")
     figure.savefig(scratch, dpi=150)
     os.replace(scratch, path)
+
+
+def _draw_tasks(axes: Any, tasks: Mapping[str, Any]) -> None:
+    """A bar for each task, beside it the base's where all have one."""
+    series = [("model", [task["exact_match"] for task in tasks.values()])]
+    if all("exact_match" in task.get("base", ()) for task in tasks.values()):
+        series.append(("base", [task["base"]["exact_match"] for task in tasks.values()]))
+    for place, (label, shares) in enumerate(series):
+        at = [column + (place - (len(series) - 1) / 2) * 0.4 for column in range(len(tasks))]
+        axes.bar(at, [s["share"] for s in shares], 0.38, yerr=_bars(shares), capsize=3, label=label)
+    axes.set_xticks(range(len(tasks)), list(tasks), rotation=30, ha="right")
+
+
+def _draw_lengths(axes: Any, lines: Sequence[tuple[str, Any]]) -> None:
+    """A line for each label and its curve."""
+    for label, curve in lines:
+        at = [point["most"] for point in curve]
+        axes.errorbar(at, [p["share"] for p in curve], yerr=_bars(curve), marker="o", capsize=3, label=label)
+    ends = sorted({point["most"] for _, curve in lines for point in curve})
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ends, [f"{end:,}" for end in ends])
+    axes.set_xlabel("length, up to")
 
 
 def _bars(shares: Iterable[Mapping[str, Any]]) -> list[list[float]]:

@@ -58,6 +58,12 @@ FRAMED = (
 )  # fmt: skip
 """How a message stands within the chat template where it comes from a data set or a program."""
 
+SORTED_TOGETHER = 8
+"""Batches whose lessons are sorted by length together and then shuffled."""
+
+REPLIES_AT_ONCE = 64
+"""Replies that the backbone writes in one batch."""
+
 
 @dataclass(frozen=True)
 class Lesson:
@@ -270,13 +276,13 @@ class SimilarLengths(Sampler[int]):
     """Lessons in random order, but lessons of similar length beside each other, so that batches carry little padding.
 
     Args:
-        lengths: tokens of each lesson. batch_size: lessons in a batch. blocks: batches that are sorted by length together and
-            then shuffled. seed: of an order that depends on it and the epoch alone, the same in every process and after a
-            resumption; None draws from torch's global generator.
+        lengths: tokens of each lesson. batch_size: lessons in a batch.
+        seed: of an order that depends on it and the epoch alone, the same in every process and after a resumption; None draws
+            from torch's global generator.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, blocks: int = 8, seed: int | None = None):
-        self.lengths, self.batch_size, self.blocks, self.seed = lengths, batch_size, blocks, seed
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int | None = None):
+        self.lengths, self.batch_size, self.seed = lengths, batch_size, seed
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -288,7 +294,7 @@ class SimilarLengths(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         generator = None if self.seed is None else torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         order = torch.randperm(len(self.lengths), generator=generator).tolist()
-        size = self.batch_size * self.blocks
+        size = self.batch_size * SORTED_TOGETHER
         batches: list[list[int]] = []
         for start in range(0, len(order), size):
             block = sorted(order[start : start + size], key=lambda i: self.lengths[i])
@@ -447,9 +453,7 @@ def written_by_the_backbone(writer: LessonWriter, directory: Path) -> list[Pair]
 
 
 @torch.no_grad()
-def sampled_replies(
-    writer: LessonWriter, prompts: Sequence[list[int]], directory: Path, batch: int = 64
-) -> list[list[int]]:
+def sampled_replies(writer: LessonWriter, prompts: Sequence[list[int]], directory: Path) -> list[list[int]]:
     """Replies that the backbone writes by itself at temperature 0.7, in left-padded batches; remembered in ``directory``."""
     model, recipe = writer.model, writer.recipe
     asked = [recipe.base, recipe.seed, recipe.reply_tokens, prompts]
@@ -466,8 +470,8 @@ def sampled_replies(
     try:
         torch.manual_seed(recipe.seed)
         with _threads_of_all(), tqdm(total=len(order), desc="replies of the backbone", leave=False) as bar:
-            for start in range(0, len(order), batch):
-                chosen = order[start : start + batch]
+            for start in range(0, len(order), REPLIES_AT_ONCE):
+                chosen = order[start : start + REPLIES_AT_ONCE]
                 longest = max(len(prompts[i]) for i in chosen)
                 tokens = torch.tensor([[pad] * (longest - len(prompts[i])) + prompts[i] for i in chosen])
                 mask = torch.tensor([[0] * (longest - len(prompts[i])) + [1] * len(prompts[i]) for i in chosen])

@@ -16,6 +16,9 @@ from ..modeling_neurallib.writer import LEADS
 from .features import Conversation
 from .lessons import Lessons, collate
 
+DECIDED_AT_ONCE = 32
+"""Lessons in a batch of :func:`decided`."""
+
 
 @dataclass(frozen=True)
 class Expected:
@@ -114,7 +117,7 @@ def calls_of_lessons(lessons: Lessons, numbers: Sequence[int], ends: Sequence[in
 
 
 @torch.no_grad()
-def decided(lessons: Lessons, batch_size: int = 32) -> dict[str, Any]:
+def decided(lessons: Lessons) -> dict[str, Any]:
     """What the heads make of lessons, given each prompt and the part of the reply before its first call.
 
     Returns:
@@ -126,8 +129,8 @@ def decided(lessons: Lessons, batch_size: int = 32) -> dict[str, Any]:
     counts: dict[str, int] = defaultdict(int)
     programs: dict[str, list[bool]] = defaultdict(list)
     confused: dict[str, int] = defaultdict(int)
-    for begin in range(0, len(lessons), batch_size):
-        numbers = range(begin, min(begin + batch_size, len(lessons)))
+    for begin in range(0, len(lessons), DECIDED_AT_ONCE):
+        numbers = range(begin, min(begin + DECIDED_AT_ONCE, len(lessons)))
         chosen = [lessons.lessons[i] for i in numbers]
         ends = [
             min(one.start for one in lesson.explanations) + 1

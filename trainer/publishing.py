@@ -15,7 +15,8 @@ from typing import Any
 from ..configuration.configuration_neurallib import NeuralLibConfig
 from ..model_cards.adapter_card import adapter_card
 from ..model_cards.published import is_made, published_card
-from ..modeling_neurallib.library import NeuralLibrary, hub_reason
+from ..modeling_neurallib.library import NeuralLibrary
+from ..modeling_neurallib.library_hub import hub_reason
 from ..modeling_neurallib.loaded_libraries import records as library_records
 from ..modeling_neurallib.sharing import (
     CARD,

@@ -255,12 +255,7 @@ def _train_heads(
     training, validation = (with_features(part, model, recipe, data) for part in (lessons, held_out))
     judged = lessons[:400]  # with all of their explanations
     if recipe.weigh_explanations:
-        kept = {model.computer.programs.index(name) for name in recipe.keep_explanations}
-        asked = weighed(training, arguments.process_index, arguments.world_size, unknown=unknown_programs(recipe, model), kept=kept)
-        read = dict(gather_object(asked))
-        for number, explanations in read.items():
-            lessons[number] = lessons[number].with_explanations(explanations, training.end)
-        training = Lessons(lessons, training.cache, model.computer)
+        training = _weighed(recipe, model, training, arguments)
     torch.manual_seed(recipe.seed)  # whatever was sampled before
     trainer = NeuralLibTrainer(
         model, arguments, train_dataset=training, eval_dataset=validation, processing_class=tokenizer
@@ -283,6 +278,19 @@ def _train_heads(
         put_in_place(stage, output / "heads")
     trainer.accelerator.wait_for_everyone()  # the next run begins from them
     return report
+
+
+def _weighed(
+    recipe: Recipe, model: NeuralLibForCausalLM, lessons: Lessons, arguments: NeuralLibTrainingArguments
+) -> Lessons:
+    """Lessons with the explanations alone that the model's heads leave them; the processes divide the work."""
+    unknown = unknown_programs(recipe, model)
+    kept = {model.computer.programs.index(name) for name in recipe.keep_explanations}
+    asked = weighed(lessons, arguments.process_index, arguments.world_size, unknown=unknown, kept=kept)
+    chosen = list(lessons.lessons)
+    for number, explanations in gather_object(asked):
+        chosen[number] = chosen[number].with_explanations(explanations, lessons.end)
+    return Lessons(chosen, lessons.cache, model.computer)
 
 
 def _record(trainer: NeuralLibTrainer, recipe: Recipe, validation: dict[str, Any]) -> dict[str, Any]:

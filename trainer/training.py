@@ -20,7 +20,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, rotat
 
 from ..modeling_neurallib.call import Call
 from ..modeling_neurallib.dense_objective import DenseObjective
-from ..modeling_neurallib.library import hub_reason
+from ..modeling_neurallib.library_hub import hub_reason
 from ..modeling_neurallib.loaded_libraries import records
 from ..modeling_neurallib.modeling_neurallib import Computer, MachineConfig, NeuralLibForCausalLM
 from ..modeling_neurallib.objective import CallBatch, MarginalObjective
@@ -115,15 +115,7 @@ class NeuralLibTrainer(Trainer):
         model = NeuralLibForCausalLM.from_pretrained(model) if isinstance(model, str) else model
         self.language_model = language_model_of(model)
         self.trained = _what_is_trained(self.ours.train, is_adapted(model), peft_config)
-        if self.ours.backbone_learning_rate is not None and self.trained in FROZEN:
-            raise TrainingArgumentsError(
-                f"backbone_learning_rate is given, but train={self.trained!r} leaves the backbone as it is: leave it out"
-            )
-        if self.ours.retention and not self.trained.endswith("lora"):
-            raise TrainingArgumentsError(
-                f"retention compares an adapted backbone with its base, and train={self.trained!r} has no adapter: pass "
-                "peft_config=LoraConfig(task_type='CAUSAL_LM', target_modules=…), or leave retention at 0"
-            )
+        self._check_trained()
         if peft_config is not None:
             model = adapted(self.language_model, peft_config, heads=self.trained == "heads+lora")
         self.language_model.config.estimator = self.ours.estimator
@@ -138,13 +130,7 @@ class NeuralLibTrainer(Trainer):
         self._sources = {name: source_of(data) for name, data in {"train": train_dataset, **held_out}.items()}
         self._tokenizer, self._args = processing_class, args
         self.cached = self._from_features(train_dataset if train_dataset is not None else eval_dataset)
-        if self.cached and args.torch_compile:
-            raise TrainingArgumentsError(
-                "torch_compile compiles the backbone, which does not run while heads train on remembered features: leave it "
-                "off, or set cached_features=False"
-            )
-        if args.push_to_hub and args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
-            raise TrainingArgumentsError(NO_CHECKPOINTS_ON_THE_HUB)
+        self._check_stock(args)
         self._features = Path(str(args.output_dir)) / "features"
         train_dataset = self._lessons(train_dataset, "train")
         if isinstance(eval_dataset, dict):
@@ -184,6 +170,28 @@ class NeuralLibTrainer(Trainer):
             self._blind_the_heads()
         if self.ours.tuned_programs is not None:
             self.add_callback(OtherKeysStay(self.language_model.computer, self.ours.tuned_programs))
+
+    def _check_trained(self) -> None:
+        """Refuses arguments for the backbone or an adapter where none is trained."""
+        if self.ours.backbone_learning_rate is not None and self.trained in FROZEN:
+            raise TrainingArgumentsError(
+                f"backbone_learning_rate is given, but train={self.trained!r} leaves the backbone as it is: leave it out"
+            )
+        if self.ours.retention and not self.trained.endswith("lora"):
+            raise TrainingArgumentsError(
+                f"retention compares an adapted backbone with its base, and train={self.trained!r} has no adapter: pass "
+                "peft_config=LoraConfig(task_type='CAUSAL_LM', target_modules=…), or leave retention at 0"
+            )
+
+    def _check_stock(self, args: TrainingArguments) -> None:
+        """Refuses what the stock Trainer offers and this one does not."""
+        if self.cached and args.torch_compile:
+            raise TrainingArgumentsError(
+                "torch_compile compiles the backbone, which does not run while heads train on remembered features: leave it "
+                "off, or set cached_features=False"
+            )
+        if args.push_to_hub and args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
+            raise TrainingArgumentsError(NO_CHECKPOINTS_ON_THE_HUB)
 
     def _blind_the_heads(self) -> None:
         """Measures how the backbone's states drift along lists; no projection that learns will see it."""

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from neurallib.configuration.machine_config import MachineConfig
 from neurallib.modeling_neurallib.compiler.allocate import argument_registers
-from neurallib.modeling_neurallib.library import LearnedCode, NeuralLibrary
+from neurallib.modeling_neurallib.library import NeuralLibrary
+from neurallib.modeling_neurallib.library_records import LearnedCode
 from neurallib.modeling_neurallib.machine.exact import ExactMachine
 from neurallib.modeling_neurallib.machine.learning import Examples, Learned
 from neurallib.modeling_neurallib.machine.operations import CODES, OPERATIONS

@@ -10,7 +10,10 @@ from pathlib import Path
 from types import ModuleType
 
 from ...configuration.machine_config import LEAST_REGISTERS, MOST_REGISTERS
-from ..library import MAXIMUM_NAME, MAXIMUM_TEXT, LibraryError, NeuralLibrary, Parameter
+from ..library import NeuralLibrary
+from ..library_errors import LibraryError
+from ..library_records import Parameter
+from ..library_validation import MAXIMUM_NAME, MAXIMUM_TEXT
 from ..machine.state import MAXIMUM_ARGUMENTS
 from .allocate import allocate
 from .assemble import Assembled, assemble, entry

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..library import NeuralLibrary, Origin, Parameter, Program
+from ..library import NeuralLibrary
+from ..library_records import Origin, Parameter, Program
 from .assemble import Assembled
 
 

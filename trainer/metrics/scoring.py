@@ -13,21 +13,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from ..notation import NUMBER, QUOTED, SIGN, plain
+
 CallRecord = Mapping[str, Any]
 """A call: ``program`` (str) and ``arguments`` (a list of str); other keys are ignored."""
 
 Z95 = 1.959963984540054
 """The 97.5 % quantile of the normal distribution: intervals are of 95 %."""
 
-_SIGNED = r"(?:(?<![\w)\]])[-−])?"
 # A comma may part thousands or the numbers of a list: both readings are tried.
 _NUMBERS = (
-    re.compile(rf"(?<![\w.]){_SIGNED}\d+(?:,\d{{3}}(?!\d))*(?:\.\d+)?(?:/\d+)?"),
-    re.compile(rf"(?<![\w.]){_SIGNED}\d+(?:\.\d+)?(?:/\d+)?"),
+    re.compile(rf"(?<![\w.]){NUMBER}"),
+    re.compile(rf"(?<![\w.]){SIGN}\d+(?:\.\d+)?(?:/\d+)?"),
 )
 _LISTED = re.compile(r"(?<=\d)\s*,\s*(?=[-−+]?\.?\d)")
 _BETWEEN = re.compile(r"\s*(?:[,;|]\s*(?:and\s+)?|\s+and\s+|\s+)\s*")
-_QUOTED = re.compile(r"\"([^\"\n]+)\"|“([^”\n]+)”|`([^`\n]+)`|(?<!\w)'([^'\n]+)'(?!\w)")
 
 
 def folded(text: str) -> str:
@@ -61,18 +61,14 @@ def is_stated(reply: str, answers: Sequence[str]) -> bool:
     rest = reply[at:]
     allowed = {number for answer in answers for number in _numbers(answer) or ()}
     if any(_numbers(answer) is not None for answer in answers):
-        return any({_plain(match[0]) for match in pattern.finditer(reply, at)} <= allowed for pattern in _NUMBERS)
-    return all(match[match.lastindex or 0] in answers for match in _QUOTED.finditer(rest))
-
-
-def _plain(number: str) -> str:
-    return number.replace(",", "").replace("−", "-")
+        return any({plain(match[0]) for match in pattern.finditer(reply, at)} <= allowed for pattern in _NUMBERS)
+    return all(match[match.lastindex or 0] in answers for match in QUOTED.finditer(rest))
 
 
 def _numbers(answer: str) -> list[str] | None:
     """The numbers that an answer consists of; None if it is text."""
     parts = folded(answer).split()
-    return [*map(_plain, parts)] if parts and all(_NUMBERS[1].fullmatch(part) for part in parts) else None
+    return [*map(plain, parts)] if parts and all(_NUMBERS[1].fullmatch(part) for part in parts) else None
 
 
 def _end(reply: str, answer: str, start: int) -> int | None:
@@ -87,7 +83,7 @@ def _end(reply: str, answer: str, start: int) -> int | None:
         for at in range(len(stated) - len(wanted) + 1):
             run = stated[at : at + len(wanted)]
             joined = all(_BETWEEN.fullmatch(reply, one.end(), other.start()) for one, other in pairwise(run))
-            if joined and [_plain(match[0]) for match in run] == wanted:
+            if joined and [plain(match[0]) for match in run] == wanted:
                 ends.append(run[-1].end())
                 break
     return min(ends, default=None)
