@@ -6,8 +6,8 @@ far) could be computed again from the prefix at any time: a cache only saves wor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from inspect import signature
 from typing import Any
 
@@ -49,6 +49,10 @@ class Call:
     seconds: float = field(default=0.0, compare=False)
     read: tuple[int, ...] = ()
 
+    def record(self) -> dict[str, Any]:
+        """The call as plain data, for files and people: without ``read``, a number for each token of a list."""
+        return {name: value for name, value in asdict(self).items() if name != "read"}
+
 
 @dataclass
 class Row:
@@ -80,7 +84,7 @@ class Row:
             return None
         return call, len(self.tokens) - call.start
 
-    def covered(self) -> set[int]:
+    def covered(self) -> frozenset[int]:
         """The tokens that calls have read whose results stand one directly behind the other and end here: see :mod:`.coverage`."""
         covered: set[int] = set()
         end = len(self.tokens)
@@ -91,7 +95,7 @@ class Row:
                 break
             covered.update(call.read)
             end = call.start
-        return covered
+        return frozenset(covered)
 
     def drop(self, tokens: int) -> None:
         """Take back the last tokens, and the calls that were opened after what remains."""
@@ -119,7 +123,7 @@ class Place:
     number: int
     position: int
     features: Tensor
-    covered: Collection[int]
+    covered: frozenset[int]
 
 
 UNREAD = 64

@@ -256,6 +256,7 @@ def explained(
     tokens = answer.tokens
     calls: list[ExplainedCall] = []
     choices: np.ndarray | None = None
+    made: list[Call] = []
     texts = [
         computer.table.characters([token]).text() or str(tokenizer.convert_ids_to_tokens(token))
         for token in tokens[answer.start :]
@@ -267,11 +268,14 @@ def explained(
         features = model.model.features(output.hidden_states)
         # The heads are float32 whatever precision the backbone runs in.
         with torch.autocast(model.device.type, enabled=False):
-            pooled, found, keys = computer.consider(layer, ids, torch.ones_like(ids, dtype=torch.bool), features)
+            everything, again = torch.ones_like(ids, dtype=torch.bool), CallLayer()
+            pooled, found, keys = computer.consider(layer, ids, everything, features)
+            computer.advance(again, ids, everything, features)
+            made = again.rows[0].calls  # those that the gate opened in the prompt, too
             places: dict[int, Place] = {}
             edges = {at for call in answer.calls for at in (call.start, call.start + len(call.tokens))}
             for start in sorted(at for at in edges if at <= len(tokens)):
-                before = Row(tokens[:start], [call for call in answer.calls if call.start < start])
+                before = Row(tokens[:start], [call for call in made if call.start < start])
                 here = places[start] = Place(0, start - 1, features[0, start - 1], before.covered())
                 if here.covered:
                     pooled[0, start - 1], found[0, start - 1] = computer.consider_again(layer, here)
@@ -293,7 +297,7 @@ def explained(
     for place, text in enumerate(texts, answer.start):
         within = [n for n, call in enumerate(answer.calls) if call.start <= place < call.start + len(call.tokens)]
         # While a result is written, where the turn ends with it, and behind an end, nobody asks whether to call.
-        before = Row(tokens[:place], [call for call in answer.calls if call.start < place])
+        before = Row(tokens[:place], [call for call in made if call.start < place])
         asked = computer.write(before)[0] is None and tokens[place - 1] not in computer.endings
         probability = None if choices is None or not asked else _rounded(1 - choices[place - 1][0])
         special = not computer.table.characters([tokens[place]]).text()

@@ -18,7 +18,7 @@ from __future__ import annotations
 import copy
 import os
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -367,7 +367,7 @@ class Computer(nn.Module):
                 row.tokens.append(read)
                 following = self.write(row)
                 # The gate rests while a result is being written, where the turn ends with it, and behind the end.
-                covered = row.covered() if row.calls else set()
+                covered = row.covered() if row.calls else frozenset()
                 if following[0] is None and (opens[number][column] or covered) and read not in self.endings:
                     place = Place(number, total - new + column, features[number, column], covered)
                     state, weighed = pooled[number, column], choices[number, column]
@@ -419,14 +419,14 @@ class Computer(nn.Module):
         pooled = self.pool_covered(layer, place, place.covered)
         return pooled, self.choose(pooled, *self.settled())
 
-    def pool_covered(self, layer: CallLayer, place: Place, covered: Collection[int]) -> Tensor:
+    def pool_covered(self, layer: CallLayer, place: Place, covered: frozenset[int]) -> Tensor:
         """The pooled state [width] of a place where these tokens, padding not counted, are covered."""
         states = self.projection(place.features[None, None])
         memory, weights = (held[place.number, None, : place.position + 1] for held in (layer.memory, layer.weights))
         coverage = self.coverage(layer, place, covered)
         return self.selector.pool(states, memory, weights[:, None], coverage[None, None])[0, 0]
 
-    def coverage(self, layer: CallLayer, place: Place, covered: Collection[int]) -> Tensor:
+    def coverage(self, layer: CallLayer, place: Place, covered: frozenset[int]) -> Tensor:
         """[position + 1], 1 at these tokens, padding not counted, else 0."""
         real = layer.mask[place.number, : place.position + 1]
         coverage = torch.zeros(place.position + 1, dtype=self.offsets.dtype, device=real.device)
@@ -494,7 +494,7 @@ class Computer(nn.Module):
             except TokenizerError as error:
                 result, fault = None, str(error)
         # The turn ends where nothing is left to answer, which what this call reads tells, too.
-        after = self.pool_covered(layer, place, {*place.covered, *read}) if written else pooled
+        after = self.pool_covered(layer, place, place.covered.union(read)) if written else pooled
         return Call(
             start=len(row.tokens),
             program=program.name,

@@ -21,7 +21,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cache, cached_property
 from itertools import pairwise, permutations
 from math import log
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -374,6 +374,32 @@ class CallBatch:
         return replace(self, **moved)
 
 
+class Pooled(NamedTuple):
+    """The selector's states of a batch, [B, L, width] each.
+
+    Attributes:
+        plain: with nothing covered. behind: with what is covered where a result has just ended. read: with what is covered once
+            the call that opens there has been read.
+    """
+
+    plain: Tensor
+    behind: Tensor
+    read: Tensor
+
+
+class Choices(NamedTuple):
+    """Log-probabilities over "no call" and the programs, [B, L, 1 + programs], and what they make of a reply without calls.
+
+    Attributes:
+        plain, behind: of the states of these names. until: [B, L + 1], log-probability of no call at any decision before each
+            token, nothing being covered, and of the backbone's words up to there.
+    """
+
+    plain: Tensor
+    behind: Tensor
+    until: Tensor
+
+
 def lengthened(batch: CallBatch, most: float) -> CallBatch:
     """A batch as if its lists were longer than any that was trained on, in half of its rows.
 
@@ -503,43 +529,39 @@ class MarginalObjective:
             batch = lengthened(batch, computer.stretch)
         reads = computer.reading_weight > 0
         asked = batch.decisions | batch.prompt if reads else batch.decisions
-        pooled, after = self._pooled(batch, asked)
+        states = self._pooled(batch, asked)
         keys = computer.keys()
-        choices, before = self._choices(batch, pooled, keys)
-        no_call = choices[..., 0]
-        alone = before[:, -1]
+        choices = self._choices(batch, states, keys)
+        no_call = choices.plain[..., 0]
+        alone = choices.until[:, -1]
         likelihoods, calls = alone, torch.zeros_like(alone)
         if any(batch.explanations):
             flat = [(row, explanation) for row, found in enumerate(batch.explanations) for explanation in found]
-            labellings = self._labellings(batch, pooled, keys, flat) if reads else pooled.new_zeros(len(flat))
+            labellings = self._labellings(batch, states, keys, flat) if reads else alone.new_zeros(len(flat))
             likelihoods, calls = self._sum_over_calls(
-                batch, choices, pooled, after, before, labellings, flat, computer.reading_weight
+                batch, choices, states, labellings, flat, computer.reading_weight
             )
         spoken = batch.prompt & asked
         quiet = torch.where(spoken, no_call, torch.zeros_like(no_call)).sum(1) / spoken.sum(1).clamp(min=1)
         with torch.no_grad():
             first = batch.decisions.int().argmax(1).tolist()
             places = [min((x.start for x in e), default=f) for e, f in zip(batch.explanations, first, strict=True)]
-            chosen = choices[torch.arange(len(places)), places]
+            chosen = choices.plain[torch.arange(len(places)), places]
             entropy = -(chosen.exp() * chosen).sum(-1)
             opens = (chosen[:, 0].exp() < 1 - computer.config.call_threshold).to(chosen.dtype)
         parts = {"prompt_no_call": quiet, "alone": alone, "calls": calls, "entropy": entropy, "opens": opens}
         return likelihoods, parts
 
-    def _choices(self, batch: CallBatch, pooled: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probabilities over "no call" and the programs, [B, L, 1 + programs], and what comes before each token, [B, L + 1].
+    def _choices(self, batch: CallBatch, states: Pooled, keys: Tensor) -> Choices:
+        """What the selector chooses at every position."""
+        allowed, biases = self.computer.allowed(), self.computer.biases()
+        plain: Tensor = self.computer.choose(states.plain, keys, allowed, biases)
+        behind = plain if states.behind is states.plain else self.computer.choose(states.behind, keys, allowed, biases)
+        decided = torch.where(batch.decisions, plain[..., 0], torch.zeros_like(plain[..., 0]))
+        return Choices(plain, behind, torch.nn.functional.pad((decided + batch.base).cumsum(1), (1, 0)))
 
-        The latter is the log-probability of no call at any decision before, and of the backbone's words up to there.
-        """
-        choices: Tensor = self.computer.choose(pooled, keys, self.computer.allowed(), self.computer.biases())
-        decided = torch.where(batch.decisions, choices[..., 0], torch.zeros_like(choices[..., 0]))
-        return choices, torch.nn.functional.pad((decided + batch.base).cumsum(1), (1, 0))
-
-    def _pooled(self, batch: CallBatch, asked: Tensor) -> tuple[Tensor, Tensor]:
-        """The selector's states [B, L, width] where bool [B, L] asks for them, elsewhere anything.
-
-        And the same once the calls that open at each position have been read. Both know what is covered there.
-        """
+    def _pooled(self, batch: CallBatch, asked: Tensor) -> Pooled:
+        """The selector's states where bool [B, L] asks for them, elsewhere anything."""
         rows, length = asked.shape
         count = int(asked.sum(1).max()) if asked.numel() else 0
         columns = asked.sort(dim=1, descending=True, stable=True).indices[:, :count]
@@ -549,10 +571,10 @@ class MarginalObjective:
         few = states.gather(1, columns.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
         few = self.computer.selector.pool(few, memory, seen)
         everywhere = torch.zeros(rows, length, few.shape[-1], dtype=few.dtype, device=few.device)
-        pooled = everywhere.scatter(1, columns.unsqueeze(-1).expand(-1, -1, few.shape[-1]), few)
+        plain = everywhere.scatter(1, columns.unsqueeze(-1).expand(-1, -1, few.shape[-1]), few)
         before, after = batch.coverage
         if not after:
-            return pooled, pooled
+            return Pooled(plain, plain, plain)
         places = [*before.items(), *after.items()]
         asked_of: Counter[int] = Counter()
         slots = []
@@ -570,16 +592,14 @@ class MarginalObjective:
         row, column = torch.tensor([place for place, _ in places], device=states.device).unbind(1)
         few = self.computer.selector.pool(few, memory, seen, torch.from_numpy(covered).to(states))
         found, count = few[row, torch.tensor(slots, device=states.device)], len(before)
-        pooled = pooled.index_put((row[:count], column[:count]), found[:count])
-        return pooled, pooled.index_put((row[count:], column[count:]), found[count:])
+        behind = plain.index_put((row[:count], column[:count]), found[:count]) if count else plain
+        return Pooled(plain, behind, behind.index_put((row[count:], column[count:]), found[count:]))
 
     def _sum_over_calls(
         self,
         batch: CallBatch,
-        choices: Tensor,
-        pooled: Tensor,
-        after: Tensor,
-        before: Tensor,
+        choices: Choices,
+        states: Pooled,
         labellings: Tensor,
         flat: list[tuple[int, Explanation]],
         reading_weight: float,
@@ -589,10 +609,10 @@ class MarginalObjective:
         Beside it [B] log-probabilities of the calls alone, those of a row summed.
 
         Args:
-            pooled, after: see :meth:`_pooled`. choices, before: see :meth:`_choices`. labellings: [X] of the calls ``flat``.
+            labellings: [X] of the calls ``flat``.
         """
-        device, length = choices.device, choices.shape[1]
-        leads, ends = self.computer.writer.lead_scores(pooled), self.computer.writer.end_scores(after)
+        until, device, length = choices.until, choices.until.device, choices.plain.shape[1]
+        leads, ends = self.computer.writer.lead_scores(states.behind), self.computer.writer.end_scores(states.read)
         row = torch.tensor([r for r, _ in flat], device=device)
         start = torch.tensor([x.start for _, x in flat], device=device)
         last = start + torch.tensor([x.length for _, x in flat], device=device)
@@ -601,7 +621,7 @@ class MarginalObjective:
         if reading_weight < 1:
             shares = torch.tensor([-log(x.candidates) if x.read is None else x.read for _, x in flat], device=device)
             labellings = reading_weight * labellings + (1 - reading_weight) * shares
-        call = choices[row, start, 1 + program] + labellings + leads[row, start, lead]
+        call = choices.behind[row, start, 1 + program] + labellings + leads[row, start, lead]
         closing = torch.tensor(batch.ends, device=device)[row] == last + 1
         inside = last.clamp(max=length - 1)
         # After the last token of a result the turn ends or goes on, with the gate free again; the edge of the text ends nothing.
@@ -609,21 +629,25 @@ class MarginalObjective:
         zero = torch.zeros_like(call)
         call = call + torch.where(closing, ends[row, start, END], zero)
         call = call + torch.where(going, ends[row, start, GO_ON], zero)
-        total = before[:, -1]
+        total = until[:, -1]
         # Of the places [P] at which calls begin, those that come after each of the ends [E] at which calls end, in its row.
         places, at_place = torch.unique(torch.stack([row, start]), dim=1, return_inverse=True)
         edges, at_end = torch.unique(torch.stack([row, last]), dim=1, return_inverse=True)
         goes_on = torch.zeros(edges.shape[1], dtype=torch.bool, device=device).index_put((at_end,), going)
         follows = (edges[0, :, None] == places[0]) & (places[1] >= edges[1, :, None]) & goes_on[:, None]
-        behind = before[edges[0], edges[1].clamp(max=length - 1)]
-        silent = torch.where(goes_on, total[edges[0]] - behind, torch.zeros_like(behind))
-        begun = before[places[0], places[1]]
+        at_edge = edges[0], edges[1].clamp(max=length - 1)
+        behind = until[at_edge]
+        # That nothing is called directly behind a result is said knowing what is covered there.
+        known = choices.behind[*at_edge, 0] - choices.plain[*at_edge, 0]
+        silent = torch.where(goes_on, total[edges[0]] - behind + known, torch.zeros_like(behind))
+        waits = known[:, None] * (places[1] > edges[1, :, None])
+        begun = until[places[0], places[1]]
         rest, followed = silent, follows.any(1)
         value = call + rest[at_end]
         # A chain of calls goes from place to place of its row.
         for _ in range(int(followed.any()) and int(places[0].bincount().max())):
             reached = begun + _logsumexp_of_groups(value, at_place, places.shape[1])
-            continued = torch.where(follows, reached[None] - behind[:, None], UNSEEN).logsumexp(1)
+            continued = torch.where(follows, reached[None] - behind[:, None] + waits, UNSEEN).logsumexp(1)
             rest = torch.where(followed, torch.logaddexp(silent, continued), silent)
             renewed = call + rest[at_end]
             if torch.equal(renewed, value):
@@ -632,7 +656,7 @@ class MarginalObjective:
         width = max(len(found) for found in batch.explanations)
         terms = torch.full((len(batch.explanations), 1 + width), UNSEEN, dtype=value.dtype, device=device)
         column = torch.tensor([i for found in batch.explanations for i in range(1, 1 + len(found))], device=device)
-        terms = terms.index_put((row, column), before[row, start] + value)
+        terms = terms.index_put((row, column), until[row, start] + value)
         calls = torch.full_like(terms, UNSEEN).index_put((row, column), call).logsumexp(1)
         explained = torch.tensor([bool(found) for found in batch.explanations], device=device)
         calls = torch.where(explained, calls, torch.zeros_like(calls))
@@ -659,16 +683,16 @@ class MarginalObjective:
         if not flat:
             return [[] for _ in batch.explanations]
         with torch.no_grad():
-            pooled, after = self._pooled(batch, batch.decisions)
+            states = self._pooled(batch, batch.decisions)
             keys = computer.keys()
-            choices, before = self._choices(batch, pooled, keys)
-            read = self._labellings(batch, pooled, keys, flat)
+            choices = self._choices(batch, states, keys)
+            read = self._labellings(batch, states, keys, flat)
             even = torch.tensor([1 / one.candidates for _, one in flat], dtype=read.dtype, device=read.device)
             shares = ((1 - EVEN) * read.exp() + EVEN * even).log()
         with torch.enable_grad():
             # The part of an explanation in the sum is the slope of the sum's logarithm against the explanation's.
             leaf = shares.clone().requires_grad_()
-            likelihoods, _ = self._sum_over_calls(batch, choices, pooled, after, before, leaf, flat, reading_weight=1.0)
+            likelihoods, _ = self._sum_over_calls(batch, choices, states, leaf, flat, reading_weight=1.0)
             (parts,) = torch.autograd.grad(likelihoods.sum(), leaf)
         found = iter(zip(shares.tolist(), parts.tolist(), strict=True))
         rows = []
@@ -685,7 +709,7 @@ class MarginalObjective:
         return rows
 
     def _labellings(
-        self, batch: CallBatch, pooled: Tensor, keys: Tensor, flat: list[tuple[int, Explanation]]
+        self, batch: CallBatch, pooled: Pooled, keys: Tensor, flat: list[tuple[int, Explanation]]
     ) -> Tensor:
         """Log-probability of the labelling of each (row, explanation).
 
@@ -703,7 +727,7 @@ class MarginalObjective:
         uncovered = np.zeros(states.shape[1], dtype=np.float32)
         coverage = np.stack([before.get(place, uncovered) for place in places])
         encoded = self.computer.reader.encode(
-            states[rows], weights, pooled[rows, starts].detach(), torch.from_numpy(coverage).to(states)
+            states[rows], weights, pooled.behind[rows, starts].detach(), torch.from_numpy(coverage).to(states)
         )
         counts = [int(np.searchsorted(batch.characters[row].tokens, start, side="right")) for row, start in places]
         widest = max(counts, default=0)

@@ -181,7 +181,7 @@ def ask(
                 explanations.append(explained(language_model, tokenizer, replied, [_library(STANDARD)]))
         if as_json:
             record: dict[str, Any] = {"prompt": prompt, "answer": answer, "seconds": seconds}
-            record["calls"] = [asdict(call) for call in calls]
+            record["calls"] = [call.record() for call in calls]
             if compare:
                 record["base_answer"] = alone
             typer.echo(json.dumps(record, ensure_ascii=False))

@@ -152,7 +152,12 @@ def merged(base: NeuralLibForCausalLM, source: str) -> NeuralLibForCausalLM:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the libraries about each other
-        adapter = PeftModel.from_pretrained(base, source)
+        try:
+            adapter = PeftModel.from_pretrained(base, source)
+        except KeyError as error:
+            raise AdapterError(
+                f"the adapter {source} has no {error.args[0]}: it was made by another version of neurallib; train it again"
+            ) from error
         if not hasattr(adapter.base_model, "merge_and_unload"):
             kind = getattr(adapter.active_peft_config.peft_type, "value", "kind not recorded")
             raise AdapterError(

@@ -16,7 +16,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, cast
@@ -451,7 +451,7 @@ class Answerer:
             # A call that the gate opened within the prompt, or in the padding behind the end, while longer replies of the batch
             # went on, was never written, and is none of the reply's.
             first = len(prompts[at])
-            calls = [asdict(call) for call in made if first <= call.start <= first + end]
+            calls = [call.record() for call in made if first <= call.start <= first + end]
             text = self.tokenizer.decode(reply, skip_special_tokens=True)
             records[at] = {"reply": text, "tokens": written[: end + 1], "calls": calls, "seconds": seconds}
         return records

@@ -373,6 +373,8 @@ class RowReader:
             first = next((result for result in wanted if result is not None), None)
             if first is None:
                 raise RowError(f"{call} ends with the fault {runs[0].fault.name} after {runs[0].steps} steps")
+            if not first:
+                raise RowError(f"{call} gives an empty text, which no answer can be seen to hold: leave the call out")
             start = answer.find(first, at)
             if start < 0:
                 raise RowError(f"{call} gives {first!r}, which its answer lacks")

@@ -27,7 +27,7 @@ SHIPPED = Path(__file__).parent.parent / "modeling_neurallib" / "shipped" / "smo
 
 SMOLLM2 = "smollm2-135m"
 LOW_RANK = "low_rank.safetensors"
-HEADS_FORMAT = 1
+HEADS_FORMAT = 2
 """Version of ``heads_config.json`` that is written, and the newest that is read."""
 
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -214,6 +214,9 @@ def load_heads(
     known = len(described["programs"])
     for name in ("descriptions", "offsets"):
         wanted[name][0] = known
+    for name in wanted.keys() - tensors.keys():
+        if described["format_version"] == 1 and name.endswith(".covered"):
+            tensors[name] = torch.zeros(wanted[name])  # heads of before have read nothing before
     found = {name: list(tensor.shape) for name, tensor in tensors.items()}
     for name in sorted(wanted.keys() | found.keys()):
         if wanted.get(name) != found.get(name):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,16 +15,18 @@ from neurallib.modeling_neurallib.coverage import expected_coverage
 from neurallib.modeling_neurallib.explanation import Reply
 from neurallib.modeling_neurallib.explanation import explained as explain
 from neurallib.modeling_neurallib.objective import Explanation
+from test_generation import MODES, greedy, uncached
 
 from neurallib import NeuralLibForCausalLM
 
+QUESTION = "Add 12 and 30. Turn strawberry around. Is 7 prime?"
 OWNERS = np.array([0, 1, 1, 2, 3, 3, 3, 4, 5])
 
 
 def called(
     start: int, length: int, *pieces: tuple[int, int], candidates: int = 1, part: float | None = None
 ) -> Explanation:
-    return Explanation(start, 0, (pieces,), 0, length, candidates, part=part)
+    return Explanation(start, 0, (pieces,), 0, length, part=part)
 
 
 def test_a_chain_covers_what_its_calls_have_read() -> None:
@@ -41,14 +45,17 @@ def test_a_chain_covers_what_its_calls_have_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "share"),
-    [(({"candidates": 1}, {"candidates": 4}), 0.2), (({"part": 0.9}, {"part": 0.1}), 0.1), (({"part": 0.0},) * 2, 0.5)],
+    ("parts", "expected"),
+    [((0.9, 0.1), (0.9, 0.1)), ((0.0, 0.0), (0.5, 0.5)), ((None, None), (0.0, 0.0)), ((0.9, None), (0.0, 0.0))],
 )
-def test_explanations_that_differ_cover_by_what_they_count(told: tuple[dict[str, Any], ...], share: float) -> None:
-    one, other = called(9, 2, (0, 1), **told[0]), called(9, 2, (3, 4), **told[1])
+def test_explanations_that_differ_cover_by_their_part(
+    parts: tuple[float | None, ...], expected: tuple[float, ...]
+) -> None:
+    """And where one of them was not weighed, what all of them have read is covered alone."""
+    one, other = called(9, 2, (0, 1), (7, 8), part=parts[0]), called(9, 2, (3, 4), (7, 8), part=parts[1])
     before, after = expected_coverage([one, other], OWNERS, 12)
     assert before[11].tolist() == after[9].tolist()
-    assert before[11].tolist() == pytest.approx([1 - share, 0, share] + [0] * 9)
+    assert before[11].tolist() == pytest.approx([expected[0], 0, expected[1], 0, 1] + [0] * 7)
 
 
 def test_only_results_that_stand_one_behind_the_other_and_end_here_cover() -> None:
@@ -78,7 +85,7 @@ def answering(tiny_model: NeuralLibForCausalLM) -> NeuralLibForCausalLM:
 
 
 def answered(model: NeuralLibForCausalLM, tokenizer: Any) -> Reply:
-    tokens = tokenizer("Add 12 and 30. Turn strawberry around. Is 7 prime?", return_tensors="pt").input_ids
+    tokens = tokenizer(QUESTION, return_tensors="pt").input_ids
     output = model.generate(tokens, max_new_tokens=24, do_sample=False, return_dict_in_generate=True)
     written = output.sequences[0].tolist()
     return Reply([], written, tokens.shape[1], "", output.calls[0])
@@ -133,7 +140,53 @@ def test_a_position_with_nothing_covered_is_considered_as_it_was(
         features, layer = answering.model.features(output.hidden_states), CallLayer()
         pooled, choices, _ = computer.consider(layer, tokens, torch.ones_like(tokens, dtype=torch.bool), features)
         last = tokens.shape[1] - 1
-        place = Place(0, last, features[0, last], ())
+        place = Place(0, last, features[0, last], frozenset())
         torch.testing.assert_close(computer.consider_again(layer, place), (pooled[0, last], choices[0, last]))
-        covered = Place(0, last, features[0, last], {1})
+        covered = Place(0, last, features[0, last], frozenset({1}))
         assert not torch.allclose(computer.consider_again(layer, covered)[1], choices[0, last])
+
+
+def test_a_call_is_recorded_without_the_tokens_that_it_read(
+    answering: NeuralLibForCausalLM, tiny_tokenizer: Any
+) -> None:
+    call = next(call for call in answered(answering, tiny_tokenizer).calls if call.read)
+    assert call.record() == {name: value for name, value in vars(call).items() if name != "read"}
+
+
+def chained(calls: Sequence[Call]) -> bool:
+    return any(call.start == before.start + len(before.tokens) and before.read for before, call in pairwise(calls))
+
+
+@pytest.mark.parametrize("mode", MODES, ids=lambda name: name.replace(" ", "_"))
+def test_chains_are_the_uncached_runs(answering: NeuralLibForCausalLM, tiny_tokenizer: Any, mode: str) -> None:
+    tokens = tiny_tokenizer(QUESTION, return_tensors="pt").input_ids
+    expected = uncached(answering, tokens)
+    output = greedy(answering, tokens, **MODES[mode], return_dict_in_generate=True)
+    assert output.sequences[0].tolist()[: len(expected)] == expected
+    assert chained(output.calls[0])
+    whole = answering.model(torch.tensor([expected]), use_cache=False).calls[0]
+    made = [call for call in whole if tokens.shape[1] <= call.start < len(expected)]
+    assert list(output.calls[0])[: len(made)] == made
+
+
+def test_chains_in_a_padded_batch_are_those_of_each_alone(answering: NeuralLibForCausalLM, tiny_tokenizer: Any) -> None:
+    texts = [QUESTION, "Add 1 and 2. Add 3 and 4.", "5"]
+    batch = tiny_tokenizer(texts, return_tensors="pt", padding=True, padding_side="left")
+    output = answering.generate(**batch, max_new_tokens=24, do_sample=False, return_dict_in_generate=True)
+    assert any(map(chained, output.calls))
+    for row, text in enumerate(texts):
+        single = tiny_tokenizer(text, return_tensors="pt").input_ids
+        alone = answering.generate(single, max_new_tokens=24, do_sample=False, return_dict_in_generate=True)
+        assert output.calls[row] == alone.calls[0]
+
+
+def test_a_chain_that_begins_in_the_prompt_is_explained(answering: NeuralLibForCausalLM, tiny_tokenizer: Any) -> None:
+    reply = answered(answering, tiny_tokenizer)
+    first, second = reply.calls[:2]
+    assert chained(reply.calls[:2])
+    later = Reply([], reply.tokens, second.start, "", tuple(call for call in reply.calls if call.start >= second.start))
+    told = explain(answering, tiny_tokenizer, later)["calls"][0]
+    named = {choice["program"]: choice["probability"] for choice in told["choices"]}
+    assert named[second.program] == pytest.approx(second.probability, abs=1e-4)
+    assert [argument["text"] for argument in told["arguments"]] == list(second.arguments)
+    assert told["arguments"] and first.start < later.start

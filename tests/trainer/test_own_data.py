@@ -133,6 +133,7 @@ BAD_LABELS = [
     ([{"program": "add", "arguments": ["12", "31"]}], "'31' of its call of add does not stand in the prompt"),
     ([{"program": "double", "arguments": ["12"]}], "gives '24', which its answer lacks"),
     ([{"program": "add", "arguments": ["12", "12"]}], "only one within the other"),
+    ([{"program": "reverse", "arguments": [" "]}], "gives an empty text"),
     ("{", "not a list of program and arguments"),
     (None, "it has no calls"),
 ]

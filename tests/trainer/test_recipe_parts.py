@@ -235,7 +235,7 @@ def readings(objective: MarginalObjective, batch: CallBatch) -> list[list[float]
     """Log-probability with which the reader reads each explanation of each row, if its program is called there."""
     flat = [(row, one) for row, found in enumerate(batch.explanations) for one in found]
     with torch.no_grad():
-        pooled, _ = objective._pooled(batch, batch.decisions)
+        pooled = objective._pooled(batch, batch.decisions)
         read = iter(objective._labellings(batch, pooled, objective.computer.keys(), flat).tolist())
     return [[next(read) for _ in found] for found in batch.explanations]
 

@@ -189,12 +189,12 @@ HERE = standard_library().fingerprint
 
 REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "a newer format": (
-        lambda folder: described(folder, format_version=2),
-        "have format version 2, this neurallib reads versions up to 1: upgrade neurallib",
+        lambda folder: described(folder, format_version=3),
+        "have format version 3, this neurallib reads versions up to 2: upgrade neurallib",
     ),
     "a newer format, other files": (
-        lambda folder: (described(folder, format_version=2), (folder / "heads.safetensors").unlink()),
-        "have format version 2",
+        lambda folder: (described(folder, format_version=3), (folder / "heads.safetensors").unlink()),
+        "have format version 3",
     ),
     "no format": (lambda folder: described(folder, format_version="1"), "describes no heads; get them again"),
     "no heads": (lambda folder: (folder / "heads_config.json").write_text("[]"), "describes no heads; get them again"),
@@ -296,4 +296,18 @@ def test_heads_from_before_the_librarys_sha256_was_kept_are_loaded(
 
 def test_the_shipped_heads_are_for_the_library_that_is_shipped() -> None:
     told = json.loads((SHIPPED / "heads_config.json").read_text())
-    assert (told["format_version"], told["programs"], told["libraries"]) == (1, PROGRAMS, {"standard_library": HERE})
+    assert (told["format_version"], told["programs"], told["libraries"]) == (2, PROGRAMS, {"standard_library": HERE})
+
+
+def test_heads_from_before_there_was_coverage_have_read_nothing_before(
+    heads: Path, tiny_base: LlamaForCausalLM, tiny_tokenizer: Any
+) -> None:
+    tensors = load_file(str(heads / "heads.safetensors"))
+    old = {name: tensor for name, tensor in tensors.items() if not name.endswith(".covered")}
+    assert len(tensors) - len(old) == 2
+    save_file(old, str(heads / "heads.safetensors"))
+    with pytest.raises(NeuralLibError, match=r"their reader\.covered is missing"):
+        load_heads(copy.deepcopy(tiny_base), tiny_tokenizer, heads)
+    described(heads, format_version=1)
+    computer = load_heads(tiny_base, tiny_tokenizer, heads).computer
+    assert not computer.selector.covered.any() and not computer.reader.covered.any()

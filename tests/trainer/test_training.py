@@ -14,7 +14,7 @@ import pytest
 import torch
 from conftest import make_tokenizer
 from neurallib.modeling_neurallib.coverage import expected_coverage
-from neurallib.modeling_neurallib.objective import CallBatch, MarginalObjective, lengthened, pieces_text
+from neurallib.modeling_neurallib.objective import CallBatch, MarginalObjective, Pooled, lengthened, pieces_text
 from neurallib.modeling_neurallib.selector import UNSEEN
 from neurallib.trainer import features
 from neurallib.trainer.arguments import TrainingArgumentsError
@@ -274,6 +274,7 @@ def by_enumeration(model: NeuralLibForCausalLM, batch: CallBatch, row: int) -> f
     weights = batch.weights[:, None].masked_fill(later, UNSEEN)
     memory = computer.selector.remember(states)
     pooled = computer.selector.pool(states, memory, weights)
+    plain = computer.selector(pooled, computer.keys(), computer.allowed())[row]
     read = pooled.clone()
     for owner, found in enumerate(batch.explanations):
         before, after = expected_coverage(found, batch.characters[owner].tokens, states.shape[1])
@@ -286,16 +287,17 @@ def by_enumeration(model: NeuralLibForCausalLM, batch: CallBatch, row: int) -> f
     choices = computer.selector(pooled, computer.keys(), computer.allowed())[row]
     leads, ends = computer.writer.lead_scores(pooled)[row], computer.writer.end_scores(read)[row]
     flat = [(owner, x) for owner, found in enumerate(batch.explanations) for x in found]
-    labellings = objective._labellings(batch, pooled, computer.keys(), flat)
+    labellings = objective._labellings(batch, Pooled(pooled, pooled, read), computer.keys(), flat)
     calls = [(x, float(value)) for (owner, x), value in zip(flat, labellings, strict=True) if owner == row]
     columns = batch.decisions[row].nonzero().flatten().tolist()
     final = columns[-1] + 1
 
-    def rest(at: int) -> float:
-        """Probability of what follows token ``at``."""
+    def rest(at: int, behind: bool = False) -> float:
+        """Probability of what follows token ``at``, the last of a result or not."""
         if at == final:
             return 1.0
-        total = math.exp(float(batch.base[row, at])) * rest(at + 1) * math.exp(float(choices[at, 0]))
+        quiet = choices[at, 0] if behind else plain[at, 0]
+        total = math.exp(float(batch.base[row, at])) * rest(at + 1) * math.exp(float(quiet))
         for x, labelling in calls:
             if x.start != at:
                 continue
@@ -304,7 +306,7 @@ def by_enumeration(model: NeuralLibForCausalLM, batch: CallBatch, row: int) -> f
             if end + 1 == batch.ends[row]:
                 total += weight * math.exp(float(ends[at, 0]))
             else:
-                total += weight * math.exp(float(ends[at, 1])) * rest(end)
+                total += weight * math.exp(float(ends[at, 1])) * rest(end, behind=True)
         return total
 
     return math.log(rest(columns[0]))
