@@ -133,7 +133,6 @@ BAD_LABELS = [
     ([{"program": "add", "arguments": ["12", "31"]}], "'31' of its call of add does not stand in the prompt"),
     ([{"program": "double", "arguments": ["12"]}], "gives '24', which its answer lacks"),
     ([{"program": "add", "arguments": ["12", "12"]}], "only one within the other"),
-    ([{"program": "reverse", "arguments": [" "]}], "gives an empty text"),
     ("{", "not a list of program and arguments"),
     (None, "it has no calls"),
 ]
@@ -163,6 +162,11 @@ def count_to(number: int) -> int:
 def sixth(text: str) -> str:
     """The sixth character."""
     return text[5]
+
+
+def nothing(text: str) -> str:
+    """No text."""
+    return ""
 '''
 
 
@@ -181,6 +185,8 @@ def test_labelled_runs_end_where_those_of_the_model_end(
     assert len(lesson("count_to", "90000", "90000").explanations) == 1
     with pytest.raises(RowError, match=r"its call sixth\(ab\) ends with the fault index_out_of_range after \d+ steps"):
         lesson("sixth", "ab", "b")
+    with pytest.raises(RowError, match=r"its call nothing\(ab\) gives an empty text, .* leave the call out"):
+        lesson("nothing", "ab", "b")
     monkeypatch.setitem(tiny_model.config.machine, "max_steps", 1_000)
     with pytest.raises(RowError, match="ends with the fault out_of_steps after 1000 steps"):
         lesson("count_to", "90000", "90000")
