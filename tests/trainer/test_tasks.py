@@ -323,7 +323,7 @@ def oracle(program: str, arguments: tuple[str, ...]) -> object:
             text.lower().count(arguments[-1].lower()),
         )
     if program == "evaluate":
-        plain = arguments[0].replace("x", "*").replace("×", "*").replace("÷", "/")
+        plain = arguments[0].replace("x", "*").replace("×", "*").replace("÷", "/").replace("^", "**")
         return eval(re.sub(r"\d+(\.\d+)?", r"Fraction('\g<0>')", plain), {"Fraction": Fraction})
     if PARAMETERS[program] == ("numbers",):
         numbers = [written(number) for number in arguments[0].split(", ")]
