@@ -14,6 +14,7 @@ from neurallib.modeling_neurallib.compiler.compiling import compile_source
 from neurallib.modeling_neurallib.explanation import reply
 from neurallib.trainer import adapters
 from neurallib.trainer.adapters import adapted
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from neurallib import (
@@ -118,6 +119,14 @@ def test_adapters_are_saved_loaded_switched_off_and_merged(folder: Path, tiny_to
     merged.save_pretrained(folder.parent / "merged")
     again = NeuralLibForCausalLM.from_pretrained(folder.parent / "merged")
     torch.testing.assert_close(logits(again, inputs), logits(merged, inputs))
+
+
+def test_an_adapter_that_lacks_a_part_of_the_heads_is_refused(folder: Path, tiny_tokenizer: Any) -> None:
+    trained(folder, tiny_tokenizer, "lora")
+    file = folder.parent / "adapter" / "adapter_model.safetensors"
+    save_file({name: tensor for name, tensor in load_file(file).items() if not name.endswith(".covered")}, file)
+    with pytest.raises(AdapterError, match=r"has no .*covered: it was made by another version of neurallib"):
+        adapters.merged(NeuralLibForCausalLM.from_pretrained(folder), str(folder.parent / "adapter"))
 
 
 VOICES = '''
