@@ -109,6 +109,21 @@ def test_what_is_covered_changes_the_calls_that_follow_and_nothing_before(
     assert chained != without[1] or chained.probability != without[1].probability
 
 
+def test_what_a_call_reads_has_a_say_in_whether_the_turn_ends_with_it(
+    answering: NeuralLibForCausalLM, tiny_tokenizer: Any
+) -> None:
+    """Of the first call, before which nothing is covered, all else stays as it is."""
+    computer = answering.computer
+    computer.writer.end.bias.data.zero_()
+    first = []
+    for seed in range(8):
+        torch.manual_seed(seed)
+        computer.selector.covered.data.normal_(std=6.0)
+        first.append(answered(answering, tiny_tokenizer).calls[0])
+    assert len({(call.start, call.program, call.arguments, call.probability) for call in first}) == 1
+    assert {call.ends_turn for call in first} == {True, False}
+
+
 def test_an_explanation_tells_the_choices_that_were_made(answering: NeuralLibForCausalLM, tiny_tokenizer: Any) -> None:
     reply = answered(answering, tiny_tokenizer)
     before = [Row(reply.tokens[: call.start], list(reply.calls[:number])) for number, call in enumerate(reply.calls)]

@@ -320,7 +320,8 @@ def test_the_likelihood_sums_over_all_ways_to_call(
     for parameter in tiny_model.computer.parameters():
         parameter.data += 0.02 * torch.randn_like(parameter)
     tiny_model.computer.selector.no_call.bias.data.zero_()
-    tiny_model.computer.selector.covered.data.normal_(std=2.0)
+    for weight in (tiny_model.computer.selector.covered, tiny_model.computer.selector.no_call.weight):
+        weight.data.normal_(std=2.0)
     batch = collate([lessons[i] for i in range(len(lessons))])["batch"]
     # Where the backbone's words are cheap it explains the reply by itself, where they are dear several calls do.
     batch = dataclasses.replace(batch, base=batch.base * cost)
